@@ -1,0 +1,29 @@
+//! The bigsmall container and its codecs: neural-network weights stored losslessly about a third smaller, with random
+//! access to every byte.
+//!
+//! Bytes in, bytes out: this crate knows no terminal, no FUSE and no network. Start at [`original::Original`], the one
+//! abstraction; [`container::Container`] reads a container as one, [`container::compress`] writes one.
+
+pub mod container;
+pub mod error;
+pub mod original;
+
+pub use container::{Container, Mode, Options};
+pub use error::{Error, ErrorKind, Result};
+pub use original::{ChunkIndex, Grid, Original, PlainFile};
+
+/// What a long operation tells its caller, and asks: called from many threads, some hundred times a second.
+pub trait Progress: Sync {
+    /// `bytes` more bytes of the original are done.
+    fn advance(&self, bytes: u64);
+
+    /// Whether to give up. The operation then ends with [`ErrorKind::Cancelled`] and leaves nothing behind.
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// No progress shown, never cancelled.
+impl Progress for () {
+    fn advance(&self, _: u64) {}
+}

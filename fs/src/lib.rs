@@ -1,0 +1,1 @@
+//! A read-only FUSE filesystem that shows containers as the files they were made from.
