@@ -4,13 +4,19 @@
 //! Bytes in, bytes out: this crate knows no terminal, no FUSE and no network. Start at [`original::Original`], the one
 //! abstraction; [`container::Container`] reads a container as one, [`container::compress`] writes one.
 
+mod checksum;
+mod chunk;
 pub mod container;
 pub mod error;
 pub mod original;
+mod rans;
+mod safetensors;
+mod split;
+mod wire;
 
 pub use container::{Container, Mode, Options};
 pub use error::{Error, ErrorKind, Result};
-pub use original::{ChunkIndex, Grid, Original, PlainFile};
+pub use original::{ChunkIndex, Grid, Memory, Original, PlainFile};
 
 /// What a long operation tells its caller, and asks: called from many threads, some hundred times a second.
 pub trait Progress: Sync {

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -14,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub const DEFAULT_CHUNK_SIZE: u32 = 256 << 10;
 
 /// The largest chunk size that a grid may have: what one decode may have to allocate.
-pub const MAX_CHUNK_SIZE: u32 = 16 << 20;
+pub const MAX_CHUNK_SIZE: u32 = 8 << 20;
 
 /// The number of a chunk in the [`Grid`] of an original.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,12 +103,21 @@ impl Grid {
     /// # Panics
     /// When there is no such chunk.
     pub fn range(&self, chunk: ChunkIndex) -> Range<u64> {
-        assert!(chunk.0 < self.chunks, "chunk {} of {}", chunk.0, self.chunks);
-        let at = self.runs.partition_point(|run| run.first <= chunk.0) - 1;
-        let run = &self.runs[at];
-        let run_end = self.runs.get(at + 1).map_or(self.len, |next| next.start);
-        let start = run.start + (chunk.0 - run.first) * u64::from(run.chunk_size);
+        let (segment, number) = self.locate(chunk);
+        let run = &self.runs[segment];
+        let run_end = self.runs.get(segment + 1).map_or(self.len, |next| next.start);
+        let start = run.start + number * u64::from(run.chunk_size);
         start..run_end.min(start + u64::from(run.chunk_size))
+    }
+
+    /// The segment (as [`push`](Grid::push)ed, empty ones not counted) that `chunk` lies in, and its number there.
+    ///
+    /// # Panics
+    /// When there is no such chunk.
+    pub(crate) fn locate(&self, chunk: ChunkIndex) -> (usize, u64) {
+        assert!(chunk.0 < self.chunks, "chunk {} of {}", chunk.0, self.chunks);
+        let segment = self.runs.partition_point(|run| run.first <= chunk.0) - 1;
+        (segment, chunk.0 - self.runs[segment].first)
     }
 
     /// The chunks that hold the bytes of `range`, cut to the end of the original.
@@ -153,6 +163,14 @@ pub trait Original: Send + Sync {
         self.len() == 0
     }
 
+    /// Fails if the original has changed since it was opened, as far as that can be told.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SourceChanged`], or those of asking.
+    fn check_unchanged(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Fills `buf` with the bytes of the original from `offset` on.
     ///
     /// # Errors
@@ -190,6 +208,8 @@ pub struct PlainFile {
     file: File,
     path: PathBuf,
     grid: Grid,
+    /// The time of its last modification when it was opened.
+    modified: Option<SystemTime>,
 }
 
 impl PlainFile {
@@ -203,7 +223,8 @@ impl PlainFile {
         if !metadata.is_file() {
             return Err(Error::invalid("not a regular file").in_file(path));
         }
-        Ok(PlainFile { file, path: path.to_owned(), grid: Grid::uniform(metadata.len(), DEFAULT_CHUNK_SIZE)? })
+        let grid = Grid::uniform(metadata.len(), DEFAULT_CHUNK_SIZE)?;
+        Ok(PlainFile { file, path: path.to_owned(), grid, modified: metadata.modified().ok() })
     }
 
     /// The open file.
@@ -221,6 +242,14 @@ impl Original for PlainFile {
         self.read_at(self.grid.range(chunk).start, out)
     }
 
+    fn check_unchanged(&self) -> Result<()> {
+        let metadata = self.file.metadata().map_err(|e| Error::io("cannot stat the file", e).in_file(&self.path))?;
+        if metadata.len() != self.len() || metadata.modified().ok() != self.modified {
+            return Err(Error::new(ErrorKind::SourceChanged, "the file changed while it was read").in_file(&self.path));
+        }
+        Ok(())
+    }
+
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         checked_range(offset, buf.len(), self.len())?;
         self.file.read_exact_at(buf, offset).map_err(|e| {
@@ -230,5 +259,36 @@ impl Original for PlainFile {
                 Error::io("cannot read the file", e).in_file(&self.path)
             }
         })
+    }
+}
+
+/// Bytes in memory as an original.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    bytes: Vec<u8>,
+    grid: Grid,
+}
+
+impl Memory {
+    /// An original of these bytes.
+    pub fn new(bytes: Vec<u8>) -> Memory {
+        let grid = Grid::uniform(bytes.len() as u64, DEFAULT_CHUNK_SIZE).expect("a Vec is shorter than 2^63 bytes");
+        Memory { bytes, grid }
+    }
+}
+
+impl Original for Memory {
+    fn grid(&self) -> &Grid {
+        &self.grid
+    }
+
+    fn decode_chunk(&self, chunk: ChunkIndex, out: &mut [u8]) -> Result<()> {
+        self.read_at(self.grid.range(chunk).start, out)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let range = checked_range(offset, buf.len(), self.len())?;
+        buf.copy_from_slice(&self.bytes[range.start as usize..range.end as usize]);
+        Ok(())
     }
 }

@@ -1,0 +1,199 @@
+//! Which codec the chunks of a segment get, decided on a sample of it.
+
+use super::block::Coder;
+use crate::container::Mode;
+use crate::rans::Table;
+use crate::split::{Element, Split, elements};
+
+/// Bits of a patch: the entry itself; the symbol of its stand-in is counted apart.
+const PATCH_BITS: f64 = 32.0;
+
+/// A segment shorter than this may do without a table of its own and use its element's shared table.
+pub(crate) const MAY_SHARE_TABLE: u64 = 64 << 10;
+
+/// Bytes of the probe that Zstandard is tried on.
+const PROBE: usize = 64 << 10;
+
+/// What a chunk costs beyond its symbols and raw bits: the header, the states, the rounding up of planes.
+const BLOCK_OVERHEAD_BITS: f64 = 8.0 * 180.0;
+
+/// How the chunks of a segment are to be coded.
+#[derive(Clone, Debug)]
+pub(crate) enum Plan {
+    /// Not at all.
+    Raw,
+    /// With Zstandard at this level.
+    Zstd {
+        /// The compression level, 1 to 22.
+        level: i32,
+    },
+    /// As floats, with this table.
+    Float(Table),
+    /// As byte planes.
+    Bytes(Vec<PlanePlan<Table>>),
+}
+
+/// How one byte plane is to be coded: `T` is a [`Table`], or a [`Coder`] once it is ready.
+#[derive(Clone, Debug)]
+pub(crate) enum PlanePlan<T> {
+    /// Not at all.
+    Raw,
+    /// With a table.
+    Coded {
+        /// The low bits that are stored raw.
+        shift: u8,
+        /// The number of the table within the segment.
+        table: u16,
+        /// The table.
+        coder: T,
+    },
+}
+
+/// A [`Plan`] with its tables made ready to encode.
+#[derive(Clone, Debug)]
+pub(crate) enum ReadyPlan {
+    Raw,
+    Zstd { level: i32 },
+    Float(Box<Coder>),
+    Bytes(Vec<PlanePlan<Coder>>),
+}
+
+/// The level at which `mode` uses Zstandard.
+pub(crate) fn zstd_level(mode: Mode) -> i32 {
+    match mode {
+        Mode::Storage => 19,
+        Mode::Balanced => 3,
+        Mode::Inference => 1,
+    }
+}
+
+impl Plan {
+    /// The plan for a segment of `len` bytes of which `sample` is a part (whole elements) or all. `shared` is the table
+    /// that short segments of floats of this kind share.
+    pub(crate) fn of(element: Element, sample: &[u8], len: u64, mode: Mode, shared: Option<&Table>) -> Plan {
+        if sample.is_empty() {
+            return Plan::Raw;
+        }
+        let scale = len as f64 / sample.len() as f64;
+        let raw_bits = sample.len() as f64 * 8.0;
+        let (mut best, mut best_bits) = (Plan::Raw, raw_bits);
+        let mut consider = |plan: Plan, bits: f64| {
+            if bits < best_bits {
+                (best, best_bits) = (plan, bits);
+            }
+        };
+        match element.float_split() {
+            Some(split) => {
+                let mut statistics = KeyStatistics::new(split);
+                let mut values = Vec::new();
+                elements(sample, element.size(), &mut values);
+                statistics.add(&values);
+                if let Some(table) = Table::fit(&statistics.counts) {
+                    let bits = statistics.bits(&table) + table_bits(&table) / scale + BLOCK_OVERHEAD_BITS;
+                    consider(Plan::Float(table), bits);
+                }
+                if let Some(table) = shared.filter(|_| len < MAY_SHARE_TABLE) {
+                    consider(Plan::Float(table.clone()), statistics.bits(table) + BLOCK_OVERHEAD_BITS);
+                }
+            }
+            None => {
+                let (planes, bits) = plan_planes(element.size(), sample, scale);
+                consider(Plan::Bytes(planes), bits);
+            }
+        }
+        let probe = &sample[sample.len() / 2 - sample.len().min(PROBE) / 2..][..sample.len().min(PROBE)];
+        let level = zstd_level(mode);
+        let probed = zstd::bulk::compress(probe, level.min(3)).expect("Zstandard compresses any bytes");
+        consider(Plan::Zstd { level }, probed.len() as f64 * 8.0 * sample.len() as f64 / probe.len() as f64);
+        best
+    }
+
+    /// The plan ready to run, and the tables that the container must store for it.
+    pub(crate) fn ready(self) -> (ReadyPlan, Vec<Table>) {
+        match self {
+            Plan::Raw => (ReadyPlan::Raw, Vec::new()),
+            Plan::Zstd { level } => (ReadyPlan::Zstd { level }, Vec::new()),
+            Plan::Float(table) => (ReadyPlan::Float(Box::new(Coder::new(&table))), vec![table]),
+            Plan::Bytes(planes) => {
+                let mut tables = Vec::new();
+                let planes = planes.into_iter().map(|plane| match plane {
+                    PlanePlan::Raw => PlanePlan::Raw,
+                    PlanePlan::Coded { shift, table, coder } => {
+                        let ready = Coder::new(&coder);
+                        tables.push(coder);
+                        PlanePlan::Coded { shift, table, coder: ready }
+                    }
+                });
+                (ReadyPlan::Bytes(planes.collect()), tables)
+            }
+        }
+    }
+}
+
+/// The bits that a table takes in the index.
+fn table_bits(table: &Table) -> f64 {
+    let mut wire = Vec::new();
+    table.write(&mut wire);
+    wire.len() as f64 * 8.0
+}
+
+/// How often each key occurs, and which low bits occur at all.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyStatistics {
+    split: Split,
+    /// Occurrences, indexed by key.
+    pub(crate) counts: Vec<u64>,
+    any: u32,
+}
+
+impl KeyStatistics {
+    pub(crate) fn new(split: Split) -> KeyStatistics {
+        KeyStatistics { split, counts: vec![0; 1 << split.key_bits()], any: 0 }
+    }
+
+    /// Counts the keys of `values`.
+    pub(crate) fn add(&mut self, values: &[u32]) {
+        for &value in values {
+            self.counts[usize::from(self.split.key(value))] += 1;
+            self.any |= value;
+        }
+    }
+
+    /// The bits that all values take with `table`: symbols, raw bits, patches.
+    fn bits(&self, table: &Table) -> f64 {
+        let values: u64 = self.counts.iter().sum();
+        let (symbol_bits, outside) = table.cost(&self.counts);
+        let raw_bits = self.split.without_zeros(self.any).raw_bits();
+        symbol_bits + values as f64 * f64::from(raw_bits) + outside as f64 * PATCH_BITS
+    }
+}
+
+/// How to code each of the `size` byte planes of `sample`, and the bits that it then takes.
+fn plan_planes(size: usize, sample: &[u8], scale: f64) -> (Vec<PlanePlan<Table>>, f64) {
+    let (mut planes, mut all_bits, mut tables) = (Vec::new(), 0.0, 0);
+    for position in 0..size {
+        let mut counts = [0u64; 256];
+        for &byte in sample[position..].iter().step_by(size) {
+            counts[usize::from(byte)] += 1;
+        }
+        let (mut best, mut best_bits) = (PlanePlan::Raw, (sample.len() / size) as f64 * 8.0);
+        for shift in 0..4u8 {
+            let mut keys = vec![0; 256 >> shift];
+            counts.iter().enumerate().for_each(|(byte, count)| keys[byte >> shift] += count);
+            let Some(table) = Table::fit(&keys) else { continue };
+            let (symbol_bits, outside) = table.cost(&keys);
+            let bits = symbol_bits
+                + (sample.len() / size) as f64 * f64::from(shift)
+                + outside as f64 * PATCH_BITS
+                + table_bits(&table) / scale
+                + BLOCK_OVERHEAD_BITS;
+            if bits < best_bits {
+                (best, best_bits) = (PlanePlan::Coded { shift, table: tables, coder: table }, bits);
+            }
+        }
+        tables += u16::from(matches!(best, PlanePlan::Coded { .. }));
+        planes.push(best);
+        all_bits += best_bits;
+    }
+    (planes, all_bits)
+}

@@ -1,0 +1,293 @@
+//! The index of a container: what the original is, its segments, tensors, tables and stored chunks.
+
+use std::ops::Range;
+
+use crate::chunk::Codec;
+use crate::error::{Error, Result};
+use crate::original::{Grid, MAX_CHUNK_SIZE};
+use crate::rans::Table;
+use crate::split::Element;
+use crate::wire::{Put, Reader};
+
+/// A tensor as the container records it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    /// Its name in the header of the original.
+    pub name: String,
+    /// Its dtype as the header spells it.
+    pub dtype: String,
+    /// Its shape.
+    pub shape: Vec<u64>,
+    /// Where its bytes lie in the original.
+    pub range: Range<u64>,
+    /// The MD5 of its bytes.
+    pub md5: [u8; 16],
+}
+
+/// What the container says about the original as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OriginalInfo {
+    /// The file name, without a directory.
+    pub(crate) name: String,
+    /// Bytes.
+    pub(crate) len: u64,
+    pub(crate) sha256: [u8; 32],
+}
+
+/// A contiguous part of the original that is treated alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// Where it lies in the original.
+    pub(crate) range: Range<u64>,
+    pub(crate) element: Element,
+    /// Bytes of the original per chunk; the last chunk may be shorter.
+    pub(crate) chunk_size: u32,
+    /// The position of its first chunk among the stored ones. Segments with equal bytes may share their chunks.
+    pub(crate) first_chunk: u64,
+    /// The positions of its tables.
+    pub(crate) tables: Range<usize>,
+}
+
+impl Segment {
+    /// The number of its chunks.
+    pub(crate) fn chunks(&self) -> u64 {
+        (self.range.end - self.range.start).div_ceil(u64::from(self.chunk_size))
+    }
+}
+
+/// A stored chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoredChunk {
+    /// Where it begins in the container.
+    pub(crate) offset: u64,
+    /// Its stored bytes.
+    pub(crate) len: u32,
+    pub(crate) codec: Codec,
+    /// The checksum of its stored bytes.
+    pub(crate) checksum: u64,
+}
+
+/// Bits of the stored length in a chunk's entry; the codec's number is above them.
+const LENGTH_BITS: u32 = 26;
+
+/// Bytes of a chunk's entry.
+const CHUNK_ENTRY_BYTES: usize = 12;
+
+/// The whole index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Index {
+    pub(crate) original: OriginalInfo,
+    pub(crate) segments: Vec<Segment>,
+    /// By the position of their bytes.
+    pub(crate) tensors: Vec<Tensor>,
+    pub(crate) tables: Vec<Table>,
+    pub(crate) chunks: Vec<StoredChunk>,
+}
+
+/// The sections of an index, as bytes.
+pub(crate) struct Sections<T> {
+    pub(crate) original: T,
+    pub(crate) segments: T,
+    pub(crate) tensors: T,
+    pub(crate) tables: T,
+    pub(crate) chunks: T,
+}
+
+impl Index {
+    /// The sections of this index.
+    pub(crate) fn write(&self) -> Sections<Vec<u8>> {
+        Sections {
+            original: self.write_original(),
+            segments: self.write_segments(),
+            tensors: self.write_tensors(),
+            tables: self.write_tables(),
+            chunks: self.write_chunks(),
+        }
+    }
+
+    /// Reads and checks an index whose first stored chunk begins at `data_start`, and gives the grid of the original
+    /// beside it. Nothing in a `Sections` is trusted.
+    pub(crate) fn read(sections: &Sections<Vec<u8>>, data_start: u64) -> Result<(Index, Grid)> {
+        let original = read_original(&sections.original).map_err(|e| e.context("section FILE"))?;
+        let tables = read_tables(&sections.tables).map_err(|e| e.context("section TABL"))?;
+        let chunks = read_chunks(&sections.chunks, data_start).map_err(|e| e.context("section CHNK"))?;
+        let segments = read_segments(&sections.segments, chunks.len() as u64, tables.len())
+            .map_err(|e| e.context("section SEGM"))?;
+        let tensors = read_tensors(&sections.tensors, original.len).map_err(|e| e.context("section TENS"))?;
+        let mut grid = Grid::new();
+        for segment in &segments {
+            grid.push(segment.range.end - segment.range.start, segment.chunk_size)?;
+        }
+        if grid.len() != original.len {
+            return Err(Error::corrupt(format!(
+                "the segments hold {} bytes, the original has {}",
+                grid.len(),
+                original.len
+            )));
+        }
+        Ok((Index { original, segments, tensors, tables, chunks }, grid))
+    }
+
+    fn write_original(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_bytes(self.original.name.as_bytes());
+        out.put_varint(self.original.len);
+        out.extend_from_slice(&self.original.sha256);
+        out
+    }
+
+    fn write_segments(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_varint(self.segments.len() as u64);
+        for segment in &self.segments {
+            out.put_varint(segment.range.end - segment.range.start);
+            out.push(segment.element.code());
+            out.push(NO_TRANSFORM);
+            out.put_varint(u64::from(segment.chunk_size));
+            out.put_varint(segment.first_chunk);
+            out.put_varint(segment.tables.start as u64);
+            out.put_varint(segment.tables.len() as u64);
+        }
+        out
+    }
+
+    fn write_tensors(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_varint(self.tensors.len() as u64);
+        for tensor in &self.tensors {
+            out.put_bytes(tensor.name.as_bytes());
+            out.put_bytes(tensor.dtype.as_bytes());
+            out.put_varint(tensor.shape.len() as u64);
+            tensor.shape.iter().for_each(|&dim| out.put_varint(dim));
+            out.put_varint(tensor.range.start);
+            out.put_varint(tensor.range.end - tensor.range.start);
+        }
+        // Apart from the rest, which compresses much better than they do.
+        self.tensors.iter().for_each(|tensor| out.extend_from_slice(&tensor.md5));
+        out
+    }
+
+    fn write_tables(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_varint(self.tables.len() as u64);
+        self.tables.iter().for_each(|table| table.write(&mut out));
+        out
+    }
+
+    fn write_chunks(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.chunks.len() * CHUNK_ENTRY_BYTES);
+        for chunk in &self.chunks {
+            out.put_u32(chunk.len | u32::from(chunk.codec.code()) << LENGTH_BITS);
+            out.put_u64(chunk.checksum);
+        }
+        out
+    }
+}
+
+/// The only transform of a segment's elements that this version knows: none.
+const NO_TRANSFORM: u8 = 0;
+
+fn read_original(section: &[u8]) -> Result<OriginalInfo> {
+    let mut reader = Reader::new(section);
+    let name = read_string(&mut reader)?;
+    let forbidden = |c: char| c == '/' || c == '\0';
+    if name.is_empty() || name == "." || name == ".." || name.len() > LONGEST_NAME || name.contains(forbidden) {
+        return Err(Error::corrupt(format!("{name:?} is no file name")));
+    }
+    let original = OriginalInfo { name, len: reader.varint()?, sha256: reader.array()? };
+    reader.finish()?;
+    Ok(original)
+}
+
+/// The longest file name that file systems take, in bytes.
+pub(crate) const LONGEST_NAME: usize = 255;
+
+fn read_segments(section: &[u8], stored_chunks: u64, all_tables: usize) -> Result<Vec<Segment>> {
+    let mut reader = Reader::new(section);
+    let count = reader.count(7)?;
+    let mut segments = Vec::with_capacity(count);
+    let mut start = 0u64;
+    for number in 0..count {
+        let len = reader.varint()?;
+        let end = start.checked_add(len).filter(|_| len > 0);
+        let element = Element::from_code(reader.u8()?)?;
+        if reader.u8()? != NO_TRANSFORM {
+            return Err(Error::unsupported(format!(
+                "segment {number} uses a transform that this version does not know"
+            )));
+        }
+        let chunk_size = reader.varint_up_to(u64::from(MAX_CHUNK_SIZE))? as u32;
+        let first_chunk = reader.varint()?;
+        let first_table = reader.varint_up_to(all_tables as u64)? as usize;
+        let tables = reader.varint_up_to((all_tables - first_table) as u64)? as usize;
+        let Some(end) = end else { return Err(Error::corrupt(format!("segment {number} is empty or too long"))) };
+        if chunk_size == 0 || !(chunk_size as usize).is_multiple_of(element.size()) {
+            return Err(Error::corrupt(format!("segment {number} has chunks of {chunk_size} bytes")));
+        }
+        let segment =
+            Segment { range: start..end, element, chunk_size, first_chunk, tables: first_table..first_table + tables };
+        if first_chunk.checked_add(segment.chunks()).is_none_or(|end| end > stored_chunks) {
+            return Err(Error::corrupt(format!("segment {number} has chunks that are not stored")));
+        }
+        start = end;
+        segments.push(segment);
+    }
+    reader.finish()?;
+    Ok(segments)
+}
+
+fn read_tensors(section: &[u8], original_len: u64) -> Result<Vec<Tensor>> {
+    let mut reader = Reader::new(section);
+    let count = reader.count(21)?;
+    let mut tensors: Vec<Tensor> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (name, dtype) = (read_string(&mut reader)?, read_string(&mut reader)?);
+        let dims = reader.count(1)?;
+        let shape = (0..dims).map(|_| reader.varint()).collect::<Result<Vec<u64>>>()?;
+        let (start, len) = (reader.varint()?, reader.varint()?);
+        let previous_end = tensors.last().map_or(0, |tensor| tensor.range.end);
+        let end = start.checked_add(len).filter(|&end| start >= previous_end && end <= original_len);
+        let Some(end) = end else {
+            return Err(Error::corrupt(format!(
+                "tensor {name:?} overlaps its neighbour or lies outside of the original"
+            )));
+        };
+        tensors.push(Tensor { name, dtype, shape, range: start..end, md5: [0; 16] });
+    }
+    for tensor in &mut tensors {
+        tensor.md5 = reader.array()?;
+    }
+    reader.finish()?;
+    Ok(tensors)
+}
+
+fn read_tables(section: &[u8]) -> Result<Vec<Table>> {
+    let mut reader = Reader::new(section);
+    let count = reader.count(3)?;
+    let tables = (0..count).map(|_| Table::read(&mut reader)).collect::<Result<_>>()?;
+    reader.finish()?;
+    Ok(tables)
+}
+
+fn read_chunks(section: &[u8], data_start: u64) -> Result<Vec<StoredChunk>> {
+    let mut reader = Reader::new(section);
+    let mut chunks = Vec::with_capacity(section.len() / CHUNK_ENTRY_BYTES);
+    let mut offset = data_start;
+    while reader.remaining() > 0 {
+        let word = reader.u32()?;
+        let len = word & ((1 << LENGTH_BITS) - 1);
+        if len > MAX_CHUNK_SIZE {
+            return Err(Error::corrupt(format!("a chunk is stored in {len} bytes")));
+        }
+        let codec = Codec::from_code((word >> LENGTH_BITS) as u8)?;
+        chunks.push(StoredChunk { offset, len, codec, checksum: reader.u64()? });
+        // It cannot overflow: more than 2^32 entries of less than 2^26 bytes each would have to be in memory.
+        offset += u64::from(len);
+    }
+    Ok(chunks)
+}
+
+fn read_string(reader: &mut Reader<'_>) -> Result<String> {
+    let bytes = reader.bytes()?;
+    String::from_utf8(bytes.to_vec()).map_err(|_| Error::corrupt("a name is not UTF-8"))
+}

@@ -1,0 +1,195 @@
+//! Reading a container: opening it, and decoding its chunks.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::frame::{self, PREAMBLE_LEN, Version};
+use super::index::{Index, Segment, StoredChunk, Tensor};
+use crate::checksum::checksum;
+use crate::chunk::block::Scratch;
+use crate::chunk::{self, Codec};
+use crate::error::{Error, Result};
+use crate::original::{ChunkIndex, Grid, Original, PlainFile};
+use crate::split::Element;
+
+/// An open container: the original that it was made from.
+///
+/// Opening reads and checks the frame and the index, a few bytes per chunk. Chunks are read, checked and decoded when
+/// they are asked for.
+pub struct Container {
+    store: Box<dyn Original>,
+    version: Version,
+    index: Index,
+    grid: Grid,
+}
+
+impl std::fmt::Debug for Container {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Container")
+            .field("version", &self.version)
+            .field("original", &self.index.original)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How much of an original is stored by one codec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodecUsage {
+    /// The codec.
+    pub codec: Codec,
+    /// Chunks of the original that it stores; chunks that share their stored bytes count each.
+    pub chunks: u64,
+    /// Bytes of the original in them.
+    pub original_len: u64,
+    /// Bytes of the container that they take; what several share counts once.
+    pub stored_len: u64,
+}
+
+thread_local! {
+    /// The stored bytes of the chunk that this thread decodes, and what decoding needs.
+    static SCRATCH: RefCell<(Vec<u8>, Scratch)> = RefCell::default();
+}
+
+impl Container {
+    /// Opens the container at `path`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotAContainer`](crate::ErrorKind::NotAContainer), [`Unsupported`](crate::ErrorKind::Unsupported)
+    /// when it is newer than this program, [`Corrupt`](crate::ErrorKind::Corrupt) when its frame or index is damaged,
+    /// [`Io`](crate::ErrorKind::Io). All name the file.
+    pub fn open(path: &Path) -> Result<Container> {
+        let file = PlainFile::open(path)?;
+        Container::from_store(Box::new(file)).map_err(|e| if e.io_error().is_some() { e } else { e.in_file(path) })
+    }
+
+    /// Opens the container whose bytes `store` holds.
+    ///
+    /// # Errors
+    /// As [`open`](Container::open), without a file's name.
+    pub fn from_store(store: Box<dyn Original>) -> Result<Container> {
+        let frame = frame::read(&*store)?;
+        let (index, grid) = Index::read(&frame.sections, PREAMBLE_LEN)?;
+        let data_end = index.chunks.last().map_or(PREAMBLE_LEN, |chunk| chunk.offset + u64::from(chunk.len));
+        if data_end != frame.data_end {
+            return Err(Error::corrupt(format!(
+                "the chunks end at byte {data_end}, the sections begin at {}",
+                frame.data_end
+            )));
+        }
+        Ok(Container { store, version: frame.version, index, grid })
+    }
+
+    /// Whether the file at `path` starts as a container does, whatever its name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when it cannot be read.
+    pub fn is_container(path: &Path) -> Result<bool> {
+        let file = PlainFile::open(path)?;
+        let mut start = vec![0; file.len().min(PREAMBLE_LEN) as usize];
+        file.read_at(0, &mut start)?;
+        Ok(frame::is_container(&start))
+    }
+
+    /// The version of the format that the container is written in.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The file name (no directory) of the original that the container records, such as `model.safetensors`.
+    pub fn original_name(&self) -> &str {
+        &self.index.original.name
+    }
+
+    /// The size of the container in bytes.
+    pub fn stored_len(&self) -> u64 {
+        self.store.len()
+    }
+
+    /// The SHA-256 of the original.
+    pub fn sha256(&self) -> &[u8; 32] {
+        &self.index.original.sha256
+    }
+
+    /// The tensors of the original in the order of their bytes.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.index.tensors
+    }
+
+    /// The chunk size of the container's largest segment, in bytes of the original; 0 when the original is empty.
+    pub fn chunk_size(&self) -> u32 {
+        let largest = self.index.segments.iter().max_by_key(|segment| segment.range.end - segment.range.start);
+        largest.map_or(0, |segment| segment.chunk_size)
+    }
+
+    /// How many stored chunks there are: fewer than chunks of the original when equal tensors share theirs.
+    pub fn stored_chunks(&self) -> u64 {
+        self.index.chunks.len() as u64
+    }
+
+    /// The codec that stores `chunk`, and the bytes that it takes in the container.
+    ///
+    /// # Panics
+    /// When there is no such chunk.
+    pub fn chunk_storage(&self, chunk: ChunkIndex) -> (Codec, u32) {
+        let (_, stored) = self.locate(chunk);
+        (stored.codec, stored.len)
+    }
+
+    /// What each codec stores, for those that store anything.
+    pub fn codec_usage(&self) -> Vec<CodecUsage> {
+        let mut usage = BTreeMap::<Codec, CodecUsage>::new();
+        let nothing = |codec| CodecUsage { codec, chunks: 0, original_len: 0, stored_len: 0 };
+        for chunk in (0..self.grid.chunks()).map(ChunkIndex) {
+            let range = self.grid.range(chunk);
+            let codec = self.locate(chunk).1.codec;
+            let usage = usage.entry(codec).or_insert(nothing(codec));
+            usage.chunks += 1;
+            usage.original_len += range.end - range.start;
+        }
+        for stored in &self.index.chunks {
+            usage.entry(stored.codec).or_insert(nothing(stored.codec)).stored_len += u64::from(stored.len);
+        }
+        usage.into_values().collect()
+    }
+
+    /// The segment of `chunk` and how it is stored.
+    fn locate(&self, chunk: ChunkIndex) -> (&Segment, &StoredChunk) {
+        let (segment, number) = self.grid.locate(chunk);
+        let segment = &self.index.segments[segment];
+        (segment, &self.index.chunks[(segment.first_chunk + number) as usize])
+    }
+
+    /// What the elements of `chunk` are taken for.
+    ///
+    /// # Panics
+    /// When there is no such chunk.
+    pub fn element(&self, chunk: ChunkIndex) -> Element {
+        self.locate(chunk).0.element
+    }
+}
+
+impl Original for Container {
+    fn grid(&self) -> &Grid {
+        &self.grid
+    }
+
+    fn decode_chunk(&self, chunk: ChunkIndex, out: &mut [u8]) -> Result<()> {
+        let (segment, stored) = self.locate(chunk);
+        let tables = &self.index.tables[segment.tables.clone()];
+        // Taken, not borrowed: the store may itself be something that this thread decodes.
+        let (mut bytes, mut scratch) = SCRATCH.take();
+        bytes.resize(stored.len as usize, 0);
+        let decoded = self.store.read_at(stored.offset, &mut bytes).and_then(|()| {
+            if checksum(&bytes) != stored.checksum {
+                return Err(Error::corrupt("the stored bytes fail their checksum"));
+            }
+            chunk::decode(stored.codec, segment.element, tables, &bytes, out, &mut scratch)
+        });
+        SCRATCH.set((bytes, scratch));
+        decoded.map_err(|e| {
+            let range = self.grid.range(chunk);
+            e.context(format_args!("chunk {} (bytes {} to {} of the original)", chunk.0, range.start, range.end))
+        })
+    }
+}

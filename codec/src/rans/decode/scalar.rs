@@ -1,0 +1,148 @@
+//! The definition of rANS decoding, one lane after the other.
+
+use super::{Block, Carried, finish, stream_error};
+use crate::error::Result;
+use crate::rans::table::Table;
+use crate::rans::{FREQUENCY_BITS, LANES, STATE_MIN, Symbol, TOTAL};
+
+/// A [`Table`] made ready to decode: what each slot means, in one look-up.
+#[derive(Clone, Debug)]
+pub(crate) struct Decoder {
+    /// Frequency - 1 in bits 20..32, rank in bits 8..20, symbol in bits 0..8.
+    slots: Box<[u32; TOTAL as usize]>,
+}
+
+impl Decoder {
+    pub(crate) fn new(table: &Table) -> Decoder {
+        let alias = table.alias();
+        let mut slots = Box::new([0; TOTAL as usize]);
+        for (slot, meaning) in slots.iter_mut().enumerate() {
+            let (symbol, rank) = alias.look_up(slot as u16);
+            let frequency = u32::from(table.frequencies()[usize::from(symbol)]);
+            *meaning = (frequency - 1) << 20 | u32::from(rank) << 8 | u32::from(symbol);
+        }
+        Decoder { slots }
+    }
+
+    /// Decodes as many symbols as `symbols` is long, which is whole groups, and gives what the states carried.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when a stream's words do not end with its symbols or its lanes
+    /// do not end in the state that every encoder starts with.
+    pub(crate) fn decode(&self, block: &Block<'_>, symbols: &mut [Symbol]) -> Result<Carried> {
+        assert!(symbols.len().is_multiple_of(LANES));
+        let mut states = block.states;
+        let mut words = block.words;
+        for (group, symbols) in symbols.chunks_exact_mut(LANES).enumerate() {
+            let stream = group % block.streams;
+            let (states, words) = (&mut states[stream], &mut words[stream]);
+            for (state, symbol) in states.iter_mut().zip(symbols) {
+                let meaning = self.slots[(*state % TOTAL) as usize];
+                *symbol = meaning as Symbol;
+                *state = ((meaning >> 20) + 1) * (*state >> FREQUENCY_BITS) + (meaning >> 8) % TOTAL;
+                if *state < STATE_MIN {
+                    let (word, rest) = words.split_first_chunk().ok_or_else(stream_error)?;
+                    *words = rest;
+                    *state = *state << 16 | u32::from(u16::from_le_bytes(*word));
+                }
+            }
+        }
+        finish(block.streams, &states, &words)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rans::CARRIED_PER_STREAM;
+    use crate::rans::encode::Encoder;
+    use crate::rans::table::tests::counts;
+    use crate::wire::Reader;
+    use proptest::prelude::*;
+
+    /// A table and whole groups of its symbols, some as likely as the table says and some not.
+    fn symbols() -> impl Strategy<Value = (Table, Vec<Symbol>, usize)> {
+        (counts(), 0..40usize, any::<u64>(), 1..=4usize).prop_filter_map(
+            "an empty table",
+            |(counts, groups, seed, streams)| {
+                let table = Table::fit(&counts)?;
+                let cumulated: Vec<u16> = table
+                    .frequencies()
+                    .iter()
+                    .scan(0, |sum, f| {
+                        *sum += f;
+                        Some(*sum)
+                    })
+                    .collect();
+                let mut random = seed | 1;
+                let symbols = (0..groups * LANES).map(|_| {
+                    random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    let slot = (random >> 40) as u16 % TOTAL as u16;
+                    cumulated.partition_point(|&sum| sum <= slot) as Symbol
+                });
+                Some((table.clone(), symbols.collect(), streams))
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn symbols_and_carried_bytes_come_back((table, symbols, streams) in symbols(), carried: Vec<u8>) {
+            let mut coded = Vec::new();
+            let carried = &carried[..carried.len().min(streams * CARRIED_PER_STREAM)];
+            Encoder::new(&table).encode(&symbols, streams, carried, &mut coded);
+            let mut reader = Reader::new(&coded);
+            let block = Block::read(&mut reader, streams).unwrap();
+            reader.finish().unwrap();
+            let mut decoded = vec![0; symbols.len()];
+            let came_back = Decoder::new(&table).decode(&block, &mut decoded).unwrap();
+            prop_assert_eq!(decoded, symbols);
+            prop_assert_eq!(&came_back[..carried.len()], carried);
+            prop_assert!(came_back[carried.len()..].iter().all(|&byte| byte == 0));
+        }
+
+        #[test]
+        fn damage_is_an_error_or_other_symbols_but_no_panic(
+            (table, symbols, streams) in symbols(), at: prop::sample::Index, bit in 0..8u32, cut: prop::sample::Index,
+        ) {
+            let mut coded = Vec::new();
+            Encoder::new(&table).encode(&symbols, streams, &[], &mut coded);
+            let at = at.index(coded.len());
+            coded[at] ^= 1u8 << bit;
+            for coded in [&coded[..], &coded[..cut.index(coded.len())]] {
+                if let Ok(block) = Block::read(&mut Reader::new(coded), streams) {
+                    let mut decoded = vec![0; symbols.len()];
+                    let _ = Decoder::new(&table).decode(&block, &mut decoded);
+                    prop_assert!(decoded.iter().all(|&s| usize::from(s) < table.keys().len()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_size_is_near_the_entropy() {
+        let counts: Vec<u64> = (0..40).map(|k| 1000 >> (k / 4)).collect();
+        let table = Table::fit(&counts).unwrap();
+        let symbols: Vec<Symbol> =
+            table.frequencies().iter().enumerate().flat_map(|(s, &f)| vec![s as Symbol; usize::from(f) * 8]).collect();
+        let exact: f64 =
+            table.frequencies().iter().map(|&f| f64::from(f) * 8.0 * (12.0 - f64::from(f).log2()) / 8.0).sum();
+        let mut coded = Vec::new();
+        Encoder::new(&table).encode(&symbols, 1, &[], &mut coded);
+        let overhead = coded.len() as f64 - exact;
+        assert!((0.0..160.0).contains(&overhead), "{} bytes for {exact:.0}", coded.len());
+    }
+
+    #[test]
+    fn too_many_or_too_few_words_are_refused() {
+        let table = Table::fit(&[1, 2, 3]).unwrap();
+        let symbols = vec![0; 64 * LANES];
+        let mut coded = Vec::new();
+        Encoder::new(&table).encode(&symbols, 1, &[], &mut coded);
+        let block = Block::read(&mut Reader::new(&coded), 1).unwrap();
+        let decoder = Decoder::new(&table);
+        decoder.decode(&block, &mut vec![0; 64 * LANES]).unwrap();
+        decoder.decode(&block, &mut vec![0; 65 * LANES]).unwrap_err();
+        decoder.decode(&block, &mut vec![0; 63 * LANES]).unwrap_err();
+    }
+}
