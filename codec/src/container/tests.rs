@@ -146,11 +146,80 @@ proptest! {
     }
 
     #[test]
+    fn forged_bytes_with_good_checksums_are_safe(original in originals(), options in options(), section in 0..6usize, forgery in forgery()) {
+        let forged = forge(&container_of(&original, &options), section, &forgery);
+        if let Ok(container) = open(forged) {
+            // A forger may claim any length; who reads asks for as much as they have room for.
+            for chunk in (0..container.grid().chunks()).take(1000).map(ChunkIndex) {
+                let range = container.grid().range(chunk);
+                let mut out = vec![0; (range.end - range.start) as usize];
+                let _ = container.decode_chunk(chunk, &mut out);
+            }
+        }
+    }
+
+    #[test]
     fn any_bytes_can_be_opened_safely(bytes: Vec<u8>) {
         let mut container = frame::preamble();
         container.extend(bytes);
         prop_assert!(open(container).is_err());
     }
+}
+
+/// What a forger does to some bytes: replace some, cut, append.
+#[derive(Clone, Debug)]
+enum Forgery {
+    Set(prop::sample::Index, u8),
+    Truncate(prop::sample::Index),
+    Append(Vec<u8>),
+}
+
+fn forgery() -> impl Strategy<Value = Vec<Forgery>> {
+    let one = prop_oneof![
+        8 => (any::<prop::sample::Index>(), prop_oneof![any::<u8>(), Just(0), Just(255), Just(128)]).prop_map(|(at, byte)| Forgery::Set(at, byte)),
+        1 => any::<prop::sample::Index>().prop_map(Forgery::Truncate),
+        1 => prop::collection::vec(any::<u8>(), 1..30).prop_map(Forgery::Append),
+    ];
+    prop::collection::vec(one, 1..5)
+}
+
+/// The container with one section (the sixth: its first chunk) forged and all checksums made good.
+fn forge(container: &[u8], section: usize, forgery: &[Forgery]) -> Vec<u8> {
+    let mut frame = frame::read(&Memory::new(container.to_vec())).unwrap();
+    let mut data = container[frame::PREAMBLE_LEN as usize..frame.data_end as usize].to_vec();
+    let first_chunk =
+        frame.sections.chunks.first_chunk().map_or(0, |entry| u32::from_le_bytes(*entry) as usize % (1 << 26));
+    let mut chunk = data[..first_chunk].to_vec();
+    let target = match section {
+        0 => &mut frame.sections.original,
+        1 => &mut frame.sections.segments,
+        2 => &mut frame.sections.tensors,
+        3 => &mut frame.sections.tables,
+        4 => &mut frame.sections.chunks,
+        _ => &mut chunk,
+    };
+    for step in forgery {
+        match step {
+            Forgery::Set(at, byte) if !target.is_empty() => {
+                let at = at.index(target.len());
+                target[at] = *byte;
+            }
+            Forgery::Set(..) => {}
+            Forgery::Truncate(at) => target.truncate(at.index(target.len() + 1)),
+            Forgery::Append(bytes) => target.extend(bytes),
+        }
+    }
+    if section == 5 && first_chunk > 0 {
+        let codec = u32::from_le_bytes(*frame.sections.chunks.first_chunk().unwrap()) & !((1 << 26) - 1);
+        frame.sections.chunks[..4].copy_from_slice(&(chunk.len() as u32 | codec).to_le_bytes());
+        frame.sections.chunks[4..12].copy_from_slice(&crate::checksum::checksum(&chunk).to_le_bytes());
+        data.splice(..first_chunk, chunk);
+    }
+    let mut forged = frame::preamble();
+    forged.extend(data);
+    let data_end = forged.len() as u64;
+    forged.extend(frame::tail(&frame.sections, data_end));
+    forged
 }
 
 #[test]
