@@ -1,2 +1,3 @@
 //! The command line of bigsmall.
+mod ui;
 fn main() {}

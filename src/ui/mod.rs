@@ -1,0 +1,3 @@
+//! What people see: sizes, progress, tables.
+
+pub mod size;
