@@ -1,0 +1,306 @@
+//! Mutation fuzzing of everything that reads stored bytes, as an ordinary test.
+//!
+//! Sound containers of many kinds are made, taken apart with a reader of the frame of its own (written from
+//! `docs/format.md` alone), damaged in one part, and put together again with good checksums, so that the damage gets
+//! past them. Contract: whatever the bytes, opening and reading gives an error or some bytes. Never a panic, never a
+//! hang, never more memory than a few times the chunk that is asked for. Without good checksums it is always an error
+//! or the right bytes.
+//!
+//! `BIGSMALL_FUZZ_SECONDS` sets how long each target runs (2 seconds unless set); `scripts/fuzz.sh` runs it for long. A failure
+//! names its seed; `BIGSMALL_FUZZ_SEED` repeats it. `BIGSMALL_SIMD` chooses the decoder under test.
+
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use bigsmall_codec::container::{Mode, Options, compress};
+use bigsmall_codec::{ChunkIndex, Container, Memory, Original};
+
+/// A small, fast, repeatable source of noise (Vigna's SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+}
+
+const DTYPES: [(&str, usize); 9] = [
+    ("BF16", 2),
+    ("F16", 2),
+    ("F32", 4),
+    ("F8_E4M3", 1),
+    ("F8_E5M2", 1),
+    ("I8", 1),
+    ("I16", 2),
+    ("I32", 4),
+    ("I64", 8),
+];
+
+/// A safetensors file with some tensors of random dtypes and contents.
+fn model(random: &mut Random) -> Vec<u8> {
+    let mut header = String::from("{");
+    let mut data = Vec::new();
+    for number in 0..1 + random.below(4) {
+        let (dtype, size) = DTYPES[random.below(DTYPES.len())];
+        let elements = [1, 7, 33, 500, 3000][random.below(5)] + random.below(40);
+        let start = data.len();
+        let kind = random.below(5);
+        for position in 0..elements * size {
+            let noise = random.next();
+            data.push(match kind {
+                0 => noise as u8,
+                1 => 0,
+                2 => (position % 13) as u8,
+                // The top byte of each element has few values, as that of a weight has.
+                3 if position % size == size - 1 => 0x3c - (noise.trailing_zeros() as u8).min(9),
+                3 => noise as u8,
+                // Mostly alike, now and then something else: patches.
+                _ => {
+                    if noise.is_multiple_of(97) {
+                        noise as u8
+                    } else {
+                        0x3c
+                    }
+                }
+            });
+        }
+        let comma = if number > 0 { "," } else { "" };
+        header += &format!(
+            "{comma}\"t{number}\":{{\"dtype\":\"{dtype}\",\"shape\":[{elements}],\"data_offsets\":[{start},{}]}}",
+            data.len()
+        );
+    }
+    header.push('}');
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend(data);
+    file
+}
+
+fn container(original: &[u8], random: &mut Random) -> Vec<u8> {
+    let mode = [Mode::Storage, Mode::Balanced, Mode::Inference][random.below(3)];
+    let options = Options { mode, chunk_size: 64 + 8 * random.below(600) as u32 };
+    let mut out = Vec::new();
+    compress(&Memory::new(original.to_vec()), "model.safetensors", &options, &mut out, &()).unwrap();
+    out
+}
+
+/// A container in parts: the chunks, and the sections by tag, unpacked.
+struct Parts {
+    chunks: Vec<Vec<u8>>,
+    sections: Vec<([u8; 4], Vec<u8>)>,
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+fn checksum(bytes: &[u8]) -> u64 {
+    twox_hash::XxHash3_64::oneshot(bytes)
+}
+
+impl Parts {
+    fn of(container: &[u8]) -> Parts {
+        let footer = &container[container.len() - 48..];
+        let directory = &container[u64_at(footer, 0) as usize..container.len() - 48];
+        let mut at = u64_at(directory, 0) as usize;
+        let mut sections = Vec::new();
+        for entry in directory[8..].chunks_exact(29) {
+            let (stored, len) = (u64_at(entry, 5) as usize, u64_at(entry, 13) as usize);
+            let bytes = &container[at..at + stored];
+            let section = if entry[4] == 1 { zstd::bulk::decompress(bytes, len).unwrap() } else { bytes.to_vec() };
+            sections.push((entry[..4].try_into().unwrap(), section));
+            at += stored;
+        }
+        let mut at = 16;
+        let entries = &sections.iter().find(|(tag, _)| tag == b"CHNK").unwrap().1;
+        let chunks = entries.chunks_exact(12).map(|entry| {
+            let len = u32::from_le_bytes(entry[..4].try_into().unwrap()) as usize & 0x3ff_ffff;
+            at += len;
+            container[at - len..at].to_vec()
+        });
+        Parts { chunks: chunks.collect(), sections }
+    }
+
+    fn section(&mut self, tag: &[u8; 4]) -> &mut Vec<u8> {
+        &mut self.sections.iter_mut().find(|(t, _)| t == tag).unwrap().1
+    }
+
+    /// Makes the lengths and checksums in the chunks' entries those of the chunks.
+    fn mend_chunks(&mut self) {
+        let chunks: Vec<(u32, u64)> = self.chunks.iter().map(|chunk| (chunk.len() as u32, checksum(chunk))).collect();
+        for (entry, (len, sum)) in self.section(b"CHNK").chunks_exact_mut(12).zip(chunks) {
+            let codec = entry[3] & 0xfc;
+            entry[..4].copy_from_slice(&len.to_le_bytes());
+            entry[3] |= codec;
+            entry[4..].copy_from_slice(&sum.to_le_bytes());
+        }
+    }
+
+    fn join(&self) -> Vec<u8> {
+        let mut out = b"\x89BSML\r\n\x1a\x01\0\0\0\0\0\0\0".to_vec();
+        self.chunks.iter().for_each(|chunk| out.extend(chunk));
+        let mut directory = (out.len() as u64).to_le_bytes().to_vec();
+        for (tag, section) in &self.sections {
+            directory.extend(tag);
+            directory.push(0);
+            directory.extend((section.len() as u64).to_le_bytes());
+            directory.extend((section.len() as u64).to_le_bytes());
+            directory.extend(checksum(section).to_le_bytes());
+            out.extend(section);
+        }
+        let mut footer = (out.len() as u64).to_le_bytes().to_vec();
+        footer.extend(checksum(&directory).to_le_bytes());
+        footer.extend(((out.len() + directory.len() + 48) as u64).to_le_bytes());
+        footer.extend((directory.len() as u32).to_le_bytes());
+        footer.extend([1, 0, 0, 0]);
+        footer.extend(checksum(&footer).to_le_bytes());
+        footer.extend(b"BSML-END");
+        out.extend(directory);
+        out.extend(footer);
+        out
+    }
+}
+
+/// Damages `bytes` in one to four places.
+fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
+    for _ in 0..1 + random.below(4) {
+        let len = bytes.len();
+        match random.below(12) {
+            0 if len > 0 => bytes.truncate(random.below(len)),
+            1 => bytes.extend((0..1 + random.below(20)).map(|_| 0x5a)),
+            2 if len > 0 => {
+                bytes.remove(random.below(len));
+            }
+            3 => bytes.insert(random.below(len + 1), random.next() as u8),
+            4 if len >= 4 => {
+                let at = random.below(len - 3);
+                let value = [0, 1, u32::MAX, u32::MAX >> 1, 1 << 16, 65_535, 4096, 1 << 26][random.below(8)];
+                bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            }
+            // Headers are at the front, and that is where it gets interesting.
+            5 | 6 if len > 0 => bytes[random.below(len.min(24))] = random.next() as u8,
+            7 if len > 0 => bytes[random.below(len.min(24))] ^= 1 << random.below(8),
+            8 if len > 0 => bytes[random.below(len)] = [0, 0xff, 0x80, 0x7f][random.below(4)],
+            _ if len > 0 => bytes[random.below(len)] ^= 1 << random.below(8),
+            _ => {}
+        }
+    }
+}
+
+/// Opens and reads what can be opened and read; the original, if all of it could be.
+fn read(container: Vec<u8>) -> Option<Vec<u8>> {
+    let container = Container::from_store(Box::new(Memory::new(container))).ok()?;
+    let mut whole = Vec::new();
+    let mut sound = true;
+    for chunk in (0..container.grid().chunks().min(2000)).map(ChunkIndex) {
+        let range = container.grid().range(chunk);
+        let mut out = vec![0; (range.end - range.start) as usize];
+        sound &= container.decode_chunk(chunk, &mut out).is_ok();
+        if whole.len() < 1 << 22 {
+            whole.extend(out);
+        }
+    }
+    sound.then_some(whole)
+}
+
+/// Runs `attempt` with one seed after the other until the time is over, or with the one that is asked for.
+fn fuzz(target: &str, attempt: impl Fn(&mut Random)) {
+    if let Ok(seed) = std::env::var("BIGSMALL_FUZZ_SEED") {
+        return attempt(&mut Random(seed.parse().expect("BIGSMALL_FUZZ_SEED is a number")));
+    }
+    let seconds =
+        std::env::var("BIGSMALL_FUZZ_SECONDS").map_or(2, |s| s.parse().expect("BIGSMALL_FUZZ_SECONDS is a number"));
+    let (start, mut attempts) = (Instant::now(), 0u64);
+    // A long run is worth little if it repeats the short ones.
+    let base = if seconds > 2 { UNIX_EPOCH.elapsed().expect("it is later than 1970").as_nanos() as u64 } else { 0 };
+    while start.elapsed() < Duration::from_secs(seconds) {
+        let seed = base.wrapping_add(attempts);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attempt(&mut Random(seed))));
+        assert!(outcome.is_ok(), "target {target} fails with BIGSMALL_FUZZ_SEED={seed}");
+        attempts += 1;
+    }
+    println!("{target}: {attempts} attempts in {seconds} s");
+    assert!(attempts > 0);
+}
+
+#[test]
+fn the_frame_can_be_read_from_its_specification() {
+    let random = &mut Random(1);
+    for _ in 0..50 {
+        let original = model(random);
+        let joined = Parts::of(&container(&original, random)).join();
+        assert_eq!(read(joined).unwrap(), original);
+    }
+}
+
+#[test]
+fn damaged_bytes() {
+    fuzz("damaged bytes", |random| {
+        let original = model(random);
+        let sound = container(&original, random);
+        let mut damaged = sound.clone();
+        mutate(&mut damaged, random);
+        if damaged != sound {
+            assert!(read(damaged).is_none(), "damage went unnoticed");
+        }
+    });
+}
+
+#[test]
+fn forged_sections() {
+    fuzz("forged sections", |random| {
+        let original = model(random);
+        let mut parts = Parts::of(&container(&original, random));
+        for _ in 0..20 {
+            let number = random.below(parts.sections.len());
+            let sound = parts.sections[number].1.clone();
+            mutate(&mut parts.sections[number].1, random);
+            read(parts.join());
+            parts.sections[number].1 = sound;
+        }
+    });
+}
+
+#[test]
+fn forged_chunks() {
+    fuzz("forged chunks", |random| {
+        let original = model(random);
+        let mut parts = Parts::of(&container(&original, random));
+        for _ in 0..20 {
+            let number = random.below(parts.chunks.len());
+            let sound = parts.chunks[number].clone();
+            mutate(&mut parts.chunks[number], random);
+            parts.mend_chunks();
+            read(parts.join());
+            parts.chunks[number] = sound;
+        }
+    });
+}
+
+#[test]
+fn forged_tables_under_sound_chunks() {
+    fuzz("forged tables", |random| {
+        let original = model(random);
+        let mut parts = Parts::of(&container(&original, random));
+        for _ in 0..20 {
+            // A table that is sound in itself, but another: one symbol gives a slot to the next.
+            let sound = parts.section(b"TABL").clone();
+            let table = parts.section(b"TABL");
+            if table.len() > 4 {
+                let at = 1 + random.below(table.len() - 3);
+                table[at] = table[at].wrapping_add(1) & 0x7f;
+                table[at + 2] = table[at + 2].wrapping_sub(1) & 0x7f;
+            }
+            read(parts.join());
+            *parts.section(b"TABL") = sound;
+        }
+    });
+}
