@@ -9,6 +9,7 @@ mod chunk;
 pub mod container;
 pub mod error;
 pub mod original;
+pub mod output;
 mod rans;
 mod safetensors;
 mod split;
