@@ -7,15 +7,20 @@
 mod checksum;
 mod chunk;
 pub mod container;
+mod decompress;
 pub mod error;
 pub mod original;
 pub mod output;
 mod rans;
 mod safetensors;
 mod split;
+mod stream;
+mod tensor_hashes;
+pub mod verify;
 mod wire;
 
 pub use container::{Container, Mode, Options};
+pub use decompress::{decompress, decompress_and_hash};
 pub use error::{Error, ErrorKind, Result};
 pub use original::{ChunkIndex, Grid, Memory, Original, PlainFile};
 
