@@ -1,3 +1,24 @@
 //! The command line of bigsmall.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod failure;
+mod interrupt;
+mod options;
+mod transfer;
+mod tree;
 mod ui;
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::run(std::env::args_os()) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("bigsmall: {}", ui::printable(&failure.message));
+            ExitCode::from(failure.code)
+        }
+    }
+}

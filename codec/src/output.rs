@@ -87,6 +87,9 @@ fn tolerate_missing_feature(result: io::Result<()>) -> io::Result<()> {
 #[derive(Debug)]
 pub struct NewFile {
     temporary: NamedTempFile,
+    /// Where it is put.
+    place: PathBuf,
+    /// Where it will be in the end, when the directory that it is in has its name; what errors call it.
     target: PathBuf,
     existing: Existing,
     /// Whether a write failed, so that an error that has passed through a [`Write`] can be told to be about this file.
@@ -101,19 +104,24 @@ impl NewFile {
     /// [`ErrorKind::Io`] when it cannot be created. All name the target.
     pub fn create(target: &Path, existing: Existing) -> Result<NewFile> {
         check_replaceable(target, existing)?;
-        let name = target.file_name().ok_or_else(|| Error::invalid("not the name of a file").in_file(target))?;
+        NewFile::create_as(target, target, existing)
+    }
+
+    fn create_as(place: &Path, target: &Path, existing: Existing) -> Result<NewFile> {
+        let name = place.file_name().ok_or_else(|| Error::invalid("not the name of a file").in_file(target))?;
         let temporary = tempfile::Builder::new()
             .prefix(&temporary_prefix(name.as_bytes()))
             .rand_bytes(RANDOM)
             .suffix(TEMPORARY_SUFFIX)
             // Nobody else reads it before it has the permissions of its source.
             .permissions(Permissions::from_mode(0o600))
-            .tempfile_in(parent(target))
+            .tempfile_in(parent(place))
             .map_err(|e| cannot_create(target, e))?;
-        Ok(NewFile { temporary, target: target.to_owned(), existing, failed: AtomicBool::new(false) })
+        let (place, target) = (place.to_owned(), target.to_owned());
+        Ok(NewFile { temporary, place, target, existing, failed: AtomicBool::new(false) })
     }
 
-    /// Where the file will be.
+    /// Where the file will be in the end.
     pub fn target(&self) -> &Path {
         &self.target
     }
@@ -161,23 +169,23 @@ impl NewFile {
     pub fn commit(self, attributes: &Attributes) -> Result<()> {
         attributes.apply(self.file()).map_err(|e| self.cannot_write("cannot set the permissions and the time", e))?;
         self.file().sync_all().map_err(|e| self.cannot_write("cannot write to disk", e))?;
-        let NewFile { temporary, target, existing, .. } = self;
+        let NewFile { temporary, place, target, existing, .. } = self;
         let persisted = match existing {
-            Existing::Refuse => temporary.persist_noclobber(&target),
-            Existing::Replace => temporary.persist(&target),
+            Existing::Refuse => temporary.persist_noclobber(&place),
+            Existing::Replace => temporary.persist(&place),
         };
         let persisted = persisted.or_else(|e| {
             // A file system without links and without a rename that never replaces, such as exFAT: the last resort is
             // to look first.
             let no_links = matches!(e.error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported);
-            if existing == Existing::Refuse && no_links && std::fs::symlink_metadata(&target).is_err() {
-                e.file.persist(&target)
+            if existing == Existing::Refuse && no_links && std::fs::symlink_metadata(&place).is_err() {
+                e.file.persist(&place)
             } else {
                 Err(e)
             }
         });
         match persisted {
-            Ok(_) => sync_directory(parent(&target)),
+            Ok(_) => sync_directory(parent(&place)),
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Err(already_exists(&target)),
             Err(e) => Err(cannot_create(&target, e.error)),
         }
@@ -232,6 +240,14 @@ impl NewDirectory {
     /// The directory under its temporary name: what is to be in it goes here.
     pub fn path(&self) -> &Path {
         self.temporary.path()
+    }
+
+    /// Begins the file `name` in it, or in a directory in it. Errors name the file as it will be in the end.
+    ///
+    /// # Errors
+    /// As [`NewFile::create`].
+    pub fn create_file(&self, name: &Path) -> Result<NewFile> {
+        NewFile::create_as(&self.path().join(name), &self.target.join(name), Existing::Refuse)
     }
 
     /// Gives the directory its attributes and its name.
@@ -424,7 +440,9 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let target = parent.path().join("model");
         let directory = NewDirectory::create(&target).unwrap();
-        std::fs::write(directory.path().join("config.json"), "{}").unwrap();
+        directory.create_file(Path::new("config.json")).unwrap().commit(&attributes(0o600)).unwrap();
+        let error = directory.create_file(Path::new("no/model.bs")).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}/no/model.bs: cannot be created: ", target.display())), "{error}");
         assert!(!target.exists());
         directory.commit(&attributes(0o750)).unwrap();
         assert_eq!(names(parent.path()), ["model"]);

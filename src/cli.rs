@@ -1,0 +1,82 @@
+//! Which commands there are.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::commands::{compress, decompress, info, verify};
+use crate::failure::Failure;
+use crate::ui;
+
+const EXAMPLES: &str = "\
+Examples:
+  bigsmall compress model.safetensors    write model.bs, about a third smaller
+  bigsmall compress Llama-3-8B           write the directory Llama-3-8B-bigsmall
+  bigsmall info model.bs                 say what is in it
+  bigsmall verify model.bs               read all of it and check every byte
+  bigsmall decompress model.bs           write model.safetensors again, byte for byte
+
+Exit codes: 0 all is well, 1 verify found damage, 2 the command could not do what it was asked to,
+129, 130 or 143 it was interrupted by SIGHUP, SIGINT or SIGTERM.
+
+bigsmall COMMAND --help says more about a command.";
+
+/// Stores neural-network weights losslessly about a third smaller, and mounts them as the files they were.
+#[derive(Debug, Parser)]
+#[command(name = "bigsmall", version, after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Compress(compress::Args),
+    Decompress(decompress::Args),
+    Info(info::Args),
+    Verify(verify::Args),
+}
+
+/// Runs the command that `arguments` (the program's name first) ask for.
+///
+/// # Errors
+/// What to say on standard error, and the exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Failure> {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match &cli.command {
+        Command::Compress(args) => compress::run(args),
+        Command::Decompress(args) => decompress::run(args),
+        Command::Info(args) => info::run(args),
+        Command::Verify(args) => verify::run(args),
+    }
+}
+
+/// What clap has to say: help and version on standard output, anything else as every other failure.
+fn usage(error: &clap::Error) -> Result<ExitCode, Failure> {
+    let text = error.render().to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            ui::print(&(text.trim_end().to_owned() + "\n")).map(|()| ExitCode::SUCCESS)
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Err(Failure::new(format!("no command given\n\n{}", text.trim_end())))
+        }
+        _ => Err(Failure::new(text.strip_prefix("error: ").unwrap_or(&text).trim_end())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_declaration_of_the_commands_holds_together() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,320 @@
+//! `bigsmall compress`.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bigsmall_codec::container::{self, EXTENSION, Mode, Options, Summary};
+use bigsmall_codec::original::MAX_CHUNK_SIZE;
+use bigsmall_codec::output::{Attributes, NewFile};
+use bigsmall_codec::{Container, Error, PlainFile};
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::options::{Force, Report, Threads};
+use crate::transfer::{self, Converted, Copied, Item, Transfer};
+use crate::tree;
+use crate::ui::progress::Meter;
+use crate::ui::size::{parse_size, show_size};
+use crate::ui::table::Table;
+use crate::ui::{self, percent};
+
+/// The extension of the files that are compressed in a directory.
+const SAFETENSORS: &str = "safetensors";
+
+/// The longest name of an original that a container records, in bytes.
+const LONGEST_NAME: usize = 255;
+
+const EXAMPLES: &str = "\
+Examples:
+  bigsmall compress model.safetensors
+      writes model.bs beside it
+  bigsmall compress model.safetensors -o /backup/model.bs
+      writes it there
+  bigsmall compress Llama-3-8B
+      writes the directory Llama-3-8B-bigsmall: a .bs for each .safetensors, and a copy of every other file
+  bigsmall compress ~/.cache/huggingface/hub/models--gpt2/snapshots/607a30d7 -o gpt2
+      takes a model out of the cache of Hugging Face, whose links are followed
+
+The original stays. Whatever it is, it comes back byte for byte: also a safetensors file that breaks the rules, or a
+file of another kind, which only becomes less small.";
+
+/// Compress a file or a model directory
+///
+/// SRC is a file, or a directory with .safetensors files in it or below it. Nothing that exists is overwritten
+/// without --force, and what cannot be finished leaves nothing behind. A new file has the permissions and the time of
+/// modification of the one that it was made from.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The file or directory to compress
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+
+    /// Where to write; without it x.bs for x.safetensors, DIR-bigsmall for a directory DIR, beside it
+    ///
+    /// When SRC is a file and OUT a directory that exists, the container goes into it.
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+
+    #[command(flatten)]
+    mode: ModeArgs,
+
+    /// Cut the original into chunks of SIZE, the unit of decoding: a multiple of 8 from 64 bytes to 8M
+    ///
+    /// Small chunks make small random reads cheaper and the container larger.
+    #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = parse_chunk_size)]
+    chunk_size: u32,
+
+    #[command(flatten)]
+    threads: Threads,
+
+    #[command(flatten)]
+    force: Force,
+
+    #[command(flatten)]
+    report: Report,
+}
+
+/// What to optimise for.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[group(multiple = false)]
+struct ModeArgs {
+    /// Make it as small as can be
+    #[arg(long)]
+    storage: bool,
+
+    /// Make it small and fast; this is the default
+    #[arg(long)]
+    balanced: bool,
+
+    /// Make it as fast to decode as can be
+    #[arg(long)]
+    inference: bool,
+}
+
+impl ModeArgs {
+    fn mode(self) -> Mode {
+        match self {
+            ModeArgs { storage: true, .. } => Mode::Storage,
+            ModeArgs { inference: true, .. } => Mode::Inference,
+            _ => Mode::Balanced,
+        }
+    }
+}
+
+fn parse_chunk_size(text: &str) -> Result<u32, String> {
+    let size = parse_size(text)?;
+    u32::try_from(size)
+        .ok()
+        .filter(|size| (Options::MIN_CHUNK_SIZE..=MAX_CHUNK_SIZE).contains(size) && size.is_multiple_of(8))
+        .ok_or_else(|| {
+            format!("{size} bytes is not a multiple of 8 from {} to {MAX_CHUNK_SIZE}", Options::MIN_CHUNK_SIZE)
+        })
+}
+
+/// Compresses.
+///
+/// # Errors
+/// When it may not or cannot be done.
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let transfer = plan(args)?;
+    interrupt::watch()?;
+    let options = Options { mode: args.mode.mode(), chunk_size: args.chunk_size };
+    let total = transfer.conversions().map(|item| item.source_len).sum::<u64>() + transfer.copies().bytes;
+    let meter = Meter::new(total, args.report.quiet);
+    let results = args.threads.run(|| transfer.run(&meter, |item, file| compress(item, file, &options, &meter)));
+    drop(meter);
+    show(args.report, &transfer, &results?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is to become what.
+fn plan(args: &Args) -> Result<Transfer, Failure> {
+    let (source, existing) = (&args.source, args.force.existing());
+    let metadata = tree::source_metadata(source)?;
+    if metadata.is_file() {
+        refuse_container(source)?;
+        let target = file_target(source, args.output.as_deref());
+        Transfer::file(source, &metadata, &target, existing)
+    } else if metadata.is_dir() {
+        plan_directory(args, &metadata)
+    } else {
+        Err(tree::refuse_oddity(source, &metadata))
+    }
+}
+
+fn plan_directory(args: &Args, metadata: &Metadata) -> Result<Transfer, Failure> {
+    let source = &args.source;
+    let target = match &args.output {
+        Some(output) => output.clone(),
+        None => transfer::sibling(source, |mut name| {
+            name.push("-bigsmall");
+            name
+        })?,
+    };
+    let transfer = Transfer::directory(source, metadata, &target, args.force.existing(), |file| {
+        if file.path.extension() != Some(OsStr::new(SAFETENSORS)) {
+            return Ok(None);
+        }
+        refuse_container(&file.path)?;
+        Ok(Some(container_name(&file.path)))
+    })?;
+    if transfer.conversions().next().is_none() {
+        return Err(Failure::new(format!(
+            "{}: there is no .{SAFETENSORS} file in it: nothing to compress",
+            source.display()
+        )));
+    }
+    Ok(transfer)
+}
+
+/// Fails when the file at `path` is a container already.
+fn refuse_container(path: &Path) -> Result<(), Failure> {
+    match Container::is_container(path)? {
+        true => Err(Failure::new(format!("{}: is a bigsmall container already", path.display()))),
+        false => Ok(()),
+    }
+}
+
+/// Where the container of the file `source` goes.
+fn file_target(source: &Path, output: Option<&Path>) -> PathBuf {
+    match output {
+        Some(directory) if directory.is_dir() => directory.join(container_name(source)),
+        Some(file) => file.to_owned(),
+        None => source.with_file_name(container_name(source)),
+    }
+}
+
+/// The name of the container of the file `source`.
+fn container_name(source: &Path) -> OsString {
+    let mut name = source.file_stem().expect("a file has a name").to_owned();
+    name.push(".");
+    name.push(EXTENSION);
+    name
+}
+
+/// The name of the file `source` as the container records it: in Unicode and not too long. What has to be changed is at
+/// its beginning; the extension is what matters.
+fn recorded_name(source: &Path) -> String {
+    let name = source.file_name().expect("a file has a name").to_string_lossy();
+    let start = (0..name.len()).find(|&start| name.is_char_boundary(start) && name.len() - start <= LONGEST_NAME);
+    name[start.unwrap_or(0)..].to_owned()
+}
+
+/// Writes the container of `item` to `file`, and gives the attributes that the file is to have.
+fn compress(
+    item: &Item,
+    file: &mut NewFile,
+    options: &Options,
+    meter: &Meter,
+) -> Result<(Summary, Attributes), Failure> {
+    let source = PlainFile::open(&item.source)?;
+    let metadata = source.file().metadata();
+    let metadata = metadata.map_err(|e| Error::io("cannot be read", e).in_file(&item.source))?;
+    let mut out = BufWriter::with_capacity(1 << 20, &mut *file);
+    let summary = container::compress(&source, &recorded_name(&item.source), options, &mut out, meter);
+    drop(out);
+    let summary = summary.map_err(|e| file.name_failure(e))?;
+    Ok((summary, Attributes::of(&metadata)))
+}
+
+/// The result for programs.
+#[derive(Serialize)]
+struct Json {
+    files: Vec<JsonFile>,
+    copied_files: u64,
+    copied_bytes: u64,
+    total: JsonTotal,
+}
+
+#[derive(Serialize)]
+struct JsonFile {
+    source: String,
+    container: String,
+    original_bytes: u64,
+    container_bytes: u64,
+    sha256: String,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct JsonTotal {
+    original_bytes: u64,
+    container_bytes: u64,
+    seconds: f64,
+}
+
+fn show(report: Report, transfer: &Transfer, results: &[Converted<'_, Summary>]) -> Result<(), Failure> {
+    let total = JsonTotal {
+        original_bytes: results.iter().map(|result| result.outcome.original_len).sum(),
+        container_bytes: results.iter().map(|result| result.outcome.stored_len).sum(),
+        seconds: results.iter().map(|result| result.time).sum::<Duration>().as_secs_f64(),
+    };
+    let copied = transfer.copies();
+    if report.json {
+        let files = results.iter().map(|result| JsonFile {
+            source: result.item.source.display().to_string(),
+            container: transfer.target_of(result.item).display().to_string(),
+            original_bytes: result.outcome.original_len,
+            container_bytes: result.outcome.stored_len,
+            sha256: ui::hex(&result.outcome.sha256),
+            seconds: result.time.as_secs_f64(),
+        });
+        let Copied { files: copied_files, bytes: copied_bytes } = copied;
+        return ui::print_json(&Json { files: files.collect(), copied_files, copied_bytes, total });
+    }
+    if report.quiet {
+        return Ok(());
+    }
+    let mut table = Table::new(&["file", "original", "compressed", "saved", "speed"]);
+    for Converted { item, outcome: summary, time } in results {
+        let name = transfer.target_of(item).display().to_string();
+        table.row(row(name, summary.original_len, summary.stored_len, time.as_secs_f64()));
+    }
+    if results.len() > 1 {
+        table.row(row("total".to_owned(), total.original_bytes, total.container_bytes, total.seconds));
+    }
+    ui::print(&(table.render("") + &copied.to_string()))
+}
+
+fn row(name: String, original: u64, compressed: u64, seconds: f64) -> [String; 5] {
+    let saved = percent(compressed, original).map_or("-".to_owned(), |percent| format!("{:.1} %", 100.0 - percent));
+    [name, show_size(original), show_size(compressed), saved, ui::speed(original, seconds)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn containers_are_named_after_the_stem() {
+        let name = |source: &str| container_name(Path::new(source)).into_string().unwrap();
+        assert_eq!(name("dir.d/model.safetensors"), "model.bs");
+        assert_eq!(name("model-v1.5.gguf"), "model-v1.5.bs");
+        assert_eq!(name("README"), "README.bs");
+        assert_eq!(name(".safetensors"), ".safetensors.bs");
+    }
+
+    #[test]
+    fn any_name_can_be_recorded() {
+        assert_eq!(recorded_name(Path::new("a/модель.safetensors")), "модель.safetensors");
+        assert_eq!(recorded_name(Path::new(OsStr::from_bytes(b"\xff.gguf"))), "\u{fffd}.gguf");
+        let long = recorded_name(Path::new(OsStr::from_bytes(&[&[0xff; 243][..], b".safetensors"].concat())));
+        assert!(long.len() <= LONGEST_NAME && long.ends_with("\u{fffd}.safetensors"), "{long}");
+    }
+
+    #[test]
+    fn chunk_sizes_are_checked() {
+        assert_eq!(parse_chunk_size("256K"), Ok(256 << 10));
+        assert_eq!(parse_chunk_size("8M"), Ok(8 << 20));
+        for size in ["0", "63", "65", "8388616", "5G", "x"] {
+            assert!(parse_chunk_size(size).is_err(), "{size}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! `bigsmall info`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bigsmall_codec::{Container, Original};
+use serde::Serialize;
+
+use super::containers_in;
+use crate::failure::{FAILED, Failure};
+use crate::tree;
+use crate::ui::size::show_size;
+use crate::ui::table::Table;
+use crate::ui::{self, percent};
+
+const EXAMPLES: &str = "\
+Examples:
+  bigsmall info model.bs
+  bigsmall info Llama-3-8B-bigsmall
+      every container in and below the directory, and all together
+  bigsmall info --json model.bs
+      the same for programs, with exact numbers
+
+It reads a container's index, whose checksums it checks, and not the weights: bigsmall verify does that.";
+
+/// Say what is in a container
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The container or directory to look at
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+
+    /// Give the result as JSON, with exact numbers
+    #[arg(long)]
+    json: bool,
+}
+
+/// The result for programs.
+#[derive(Serialize)]
+struct Json {
+    containers: Vec<Info>,
+    total: Total,
+}
+
+/// What is said about one container.
+#[derive(Serialize)]
+struct Info {
+    file: String,
+    format_version: String,
+    original_name: String,
+    sha256: String,
+    chunk_size: u32,
+    /// Chunks of the original, and how many of them are stored: equal tensors share theirs.
+    chunks: u64,
+    stored_chunks: u64,
+    #[serde(flatten)]
+    contents: Total,
+}
+
+/// What containers add up to.
+#[derive(Default, Serialize)]
+struct Total {
+    original_bytes: u64,
+    container_bytes: u64,
+    tensors: u64,
+    dtypes: BTreeMap<String, Dtype>,
+    /// Bytes of originals that are of no tensor: headers, gaps, files that are no safetensors.
+    other_bytes: u64,
+    codecs: BTreeMap<&'static str, CodecShare>,
+}
+
+#[derive(Default, Serialize)]
+struct Dtype {
+    tensors: u64,
+    bytes: u64,
+}
+
+#[derive(Default, Serialize)]
+struct CodecShare {
+    chunks: u64,
+    original_bytes: u64,
+    stored_bytes: u64,
+}
+
+/// Tells.
+///
+/// # Errors
+/// When something cannot be read, after what can be read was told.
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let metadata = tree::source_metadata(&args.source)?;
+    if !metadata.is_dir() && !metadata.is_file() {
+        return Err(tree::refuse_oddity(&args.source, &metadata));
+    }
+    let paths = if metadata.is_dir() { containers_in(&args.source)? } else { vec![args.source.clone()] };
+    let (mut containers, mut errors) = (Vec::new(), Vec::new());
+    for path in paths {
+        match Container::open(&path) {
+            Ok(container) => containers.push(info(&path, &container)),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    if !containers.is_empty() {
+        let total = total(&containers);
+        if args.json {
+            ui::print_json(&Json { containers, total })?;
+        } else {
+            ui::print(&describe(&containers, &total, metadata.is_dir()))?;
+        }
+    }
+    if errors.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Failure::with_code(FAILED, errors.join("\n"))) }
+}
+
+fn info(path: &Path, container: &Container) -> Info {
+    let mut contents = Total {
+        original_bytes: container.len(),
+        container_bytes: container.stored_len(),
+        tensors: container.tensors().len() as u64,
+        other_bytes: container.len(),
+        ..Total::default()
+    };
+    for tensor in container.tensors() {
+        let bytes = tensor.range.end - tensor.range.start;
+        let dtype = contents.dtypes.entry(tensor.dtype.clone()).or_default();
+        dtype.tensors += 1;
+        dtype.bytes += bytes;
+        contents.other_bytes -= bytes;
+    }
+    for usage in container.codec_usage() {
+        let share =
+            CodecShare { chunks: usage.chunks, original_bytes: usage.original_len, stored_bytes: usage.stored_len };
+        contents.codecs.insert(usage.codec.name(), share);
+    }
+    Info {
+        file: path.display().to_string(),
+        format_version: container.version().to_string(),
+        original_name: container.original_name().to_owned(),
+        sha256: ui::hex(container.sha256()),
+        chunk_size: container.chunk_size(),
+        chunks: container.grid().chunks(),
+        stored_chunks: container.stored_chunks(),
+        contents,
+    }
+}
+
+fn total(containers: &[Info]) -> Total {
+    let mut total = Total::default();
+    for Info { contents, .. } in containers {
+        total.original_bytes += contents.original_bytes;
+        total.container_bytes += contents.container_bytes;
+        total.tensors += contents.tensors;
+        total.other_bytes += contents.other_bytes;
+        for (name, dtype) in &contents.dtypes {
+            let sum = total.dtypes.entry(name.clone()).or_default();
+            sum.tensors += dtype.tensors;
+            sum.bytes += dtype.bytes;
+        }
+        for (name, share) in &contents.codecs {
+            let sum = total.codecs.entry(name).or_default();
+            sum.chunks += share.chunks;
+            sum.original_bytes += share.original_bytes;
+            sum.stored_bytes += share.stored_bytes;
+        }
+    }
+    total
+}
+
+/// The result for people.
+fn describe(containers: &[Info], total: &Total, directory: bool) -> String {
+    match containers {
+        [container] if !directory => describe_container(container),
+        _ => {
+            let mut table = Table::new(&["file", "original", "compressed", "ratio", "tensors"]);
+            let mut row = |name: &str, contents: &Total| {
+                table.row([
+                    name.to_owned(),
+                    show_size(contents.original_bytes),
+                    show_size(contents.container_bytes),
+                    ratio(contents.container_bytes, contents.original_bytes),
+                    contents.tensors.to_string(),
+                ]);
+            };
+            containers.iter().for_each(|container| row(&container.file, &container.contents));
+            row("total", total);
+            table.render("") + &describe_contents(total)
+        }
+    }
+}
+
+fn describe_container(info: &Info) -> String {
+    let Total { original_bytes, container_bytes, tensors, .. } = info.contents;
+    let shared = match info.chunks - info.stored_chunks {
+        0 => String::new(),
+        shared => format!(", {shared} of them stored once for several tensors"),
+    };
+    let lines = [
+        ("original", format!("{}, {} ({original_bytes} bytes)", info.original_name, show_size(original_bytes))),
+        ("container", format!("{} ({container_bytes} bytes)", show_size(container_bytes))),
+        ("ratio", ratio(container_bytes, original_bytes)),
+        ("format", info.format_version.clone()),
+        ("chunks", format!("{} of {} bytes or less{shared}", info.chunks, info.chunk_size)),
+        ("tensors", tensors.to_string()),
+        ("SHA-256", info.sha256.clone()),
+    ];
+    let mut text = format!("{}\n", info.file);
+    for (name, value) in lines {
+        text += &format!("  {name:<9}  {value}\n");
+    }
+    ui::printable(&text) + &describe_contents(&info.contents)
+}
+
+/// The tables of dtypes and codecs.
+fn describe_contents(contents: &Total) -> String {
+    let mut dtypes = Table::new(&["dtype", "tensors", "original", "share"]);
+    let share = |bytes| percent(bytes, contents.original_bytes).map_or("-".to_owned(), |share| format!("{share:.1} %"));
+    for (name, dtype) in &contents.dtypes {
+        dtypes.row([name.clone(), dtype.tensors.to_string(), show_size(dtype.bytes), share(dtype.bytes)]);
+    }
+    let other = contents.other_bytes;
+    dtypes.row(["(no tensor)".to_owned(), "-".to_owned(), show_size(other), share(other)]);
+    let mut codecs = Table::new(&["codec", "chunks", "original", "compressed", "ratio"]);
+    for (&name, share) in &contents.codecs {
+        codecs.row([
+            name.to_owned(),
+            share.chunks.to_string(),
+            show_size(share.original_bytes),
+            show_size(share.stored_bytes),
+            ratio(share.stored_bytes, share.original_bytes),
+        ]);
+    }
+    format!("\n{}\n{}", dtypes.render("  "), codecs.render("  "))
+}
+
+/// What part of the original's size the compressed size is.
+fn ratio(compressed: u64, original: u64) -> String {
+    percent(compressed, original).map_or("-".to_owned(), |percent| format!("{percent:.2} %"))
+}

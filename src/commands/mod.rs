@@ -1,0 +1,37 @@
+//! The commands, a file each.
+
+pub mod compress;
+pub mod decompress;
+pub mod info;
+pub mod verify;
+
+use std::path::{Path, PathBuf};
+
+use bigsmall_codec::container::EXTENSION;
+use bigsmall_codec::{Error, ErrorKind};
+
+use crate::failure::Failure;
+use crate::tree::{Oddities, Tree};
+
+/// The error of reading the container at `path`, naming it. Errors of reading files name them already.
+fn in_container(error: Error, path: &Path) -> Error {
+    match error.kind() {
+        ErrorKind::Corrupt | ErrorKind::NotAContainer | ErrorKind::Unsupported => error.in_file(path),
+        _ => error,
+    }
+}
+
+/// Whether the name of a file is that of a container.
+fn has_container_name(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == EXTENSION)
+}
+
+/// The files in and below `directory` that are named as containers are.
+fn containers_in(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let files = Tree::read(directory, Oddities::Skip)?.files.into_iter().map(|file| file.path);
+    let containers: Vec<PathBuf> = files.filter(|path| has_container_name(path)).collect();
+    if containers.is_empty() {
+        return Err(Failure::new(format!("{}: there is no container (*.{EXTENSION}) in it", directory.display())));
+    }
+    Ok(containers)
+}

@@ -1,0 +1,55 @@
+//! Options that several commands have.
+
+use std::num::NonZeroUsize;
+
+use bigsmall_codec::output::Existing;
+
+use crate::failure::Failure;
+
+/// `--threads`.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Threads {
+    /// Use N threads; without it, as many as there are cores
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+}
+
+impl Threads {
+    /// Runs `work` on so many threads.
+    ///
+    /// # Errors
+    /// Those of `work`, and when the threads cannot be started.
+    pub fn run<T: Send>(self, work: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
+        // Zero is rayon's word for all cores.
+        let threads = self.threads.map_or(0, NonZeroUsize::get);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.map_err(|e| Failure::new(format!("cannot start {threads} threads: {e}")))?.install(work)
+    }
+}
+
+/// `--force`.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Force {
+    /// Replace files that exist already, and write into a directory that exists already
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl Force {
+    /// What to do with files that exist.
+    pub fn existing(self) -> Existing {
+        if self.force { Existing::Replace } else { Existing::Refuse }
+    }
+}
+
+/// `--quiet` and `--json`.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Report {
+    /// Show no progress and no result; only what goes wrong is said
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Give the result as JSON, with exact numbers
+    #[arg(long)]
+    pub json: bool,
+}
