@@ -13,6 +13,7 @@ pub mod original;
 pub mod output;
 mod rans;
 mod safetensors;
+mod simd;
 mod split;
 mod stream;
 mod tensor_hashes;

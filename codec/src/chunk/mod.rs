@@ -2,13 +2,14 @@
 
 pub(crate) mod block;
 pub(crate) mod plan;
+pub(crate) mod statistics;
 
 use crate::error::{Error, Result};
 use crate::rans::Table;
-use crate::split::{Element, Split, elements};
+use crate::split::{Element, Split};
 use crate::wire::Reader;
 
-use block::Scratch;
+use block::{Buffers, Scratch};
 use plan::{PlanePlan, ReadyPlan};
 
 /// How a chunk is stored.
@@ -75,7 +76,7 @@ pub(crate) fn encode(
     plan: &ReadyPlan,
     element: Element,
     bytes: &[u8],
-    scratch: &mut Scratch,
+    buffers: &mut Buffers,
     stored: &mut Vec<u8>,
 ) -> Codec {
     stored.clear();
@@ -92,20 +93,16 @@ pub(crate) fn encode(
         }
         ReadyPlan::Float(coder) => {
             let split = element.float_split().expect("only floats are planned as floats");
-            let mut values = std::mem::take(&mut scratch.elements);
-            elements(bytes, size, &mut values);
-            let coded = block::encode(&values, split, coder, 0, scratch, stored);
-            scratch.elements = values;
-            coded.then_some(Codec::Float)
+            block::encode(bytes, split, coder, 0, buffers, stored).then_some(Codec::Float)
         }
         ReadyPlan::Bytes(planes) => {
-            let mut values = std::mem::take(&mut scratch.elements);
-            for (position, plane) in planes.iter().enumerate() {
-                values.clear();
-                values.extend(bytes[position..].iter().step_by(size).map(|&b| u32::from(b)));
-                encode_plane(plane, &values, scratch, stored);
+            let mut plane = std::mem::take(&mut buffers.plane);
+            for (position, plan) in planes.iter().enumerate() {
+                plane.clear();
+                plane.extend(bytes[position..].iter().step_by(size));
+                encode_plane(plan, &plane, buffers, stored);
             }
-            scratch.elements = values;
+            buffers.plane = plane;
             Some(Codec::Bytes)
         }
     };
@@ -120,24 +117,26 @@ pub(crate) fn encode(
 }
 
 /// Appends one byte plane of a chunk: how it is stored, then that.
-fn encode_plane(plan: &PlanePlan<block::Coder>, values: &[u32], scratch: &mut Scratch, stored: &mut Vec<u8>) {
-    if values.windows(2).all(|pair| pair[0] == pair[1]) {
+fn encode_plane(plan: &PlanePlan<block::Coder>, plane: &[u8], buffers: &mut Buffers, stored: &mut Vec<u8>) {
+    if let [first, rest @ ..] = plane
+        && rest == &plane[..rest.len()]
+    {
         stored.push(plane_mode::CONSTANT);
-        stored.push(values[0] as u8);
+        stored.push(*first);
         return;
     }
     let start = stored.len();
     if let PlanePlan::Coded { shift, table, coder } = plan {
         stored.push(plane_mode::CODED);
-        if block::encode(values, Split::of_bytes(*shift), coder, *table, scratch, stored)
-            && stored.len() - start <= values.len()
+        if block::encode(plane, Split::of_bytes(*shift), coder, *table, buffers, stored)
+            && stored.len() - start <= plane.len()
         {
             return;
         }
     }
     stored.truncate(start);
     stored.push(plane_mode::RAW);
-    stored.extend(values.iter().map(|&v| v as u8));
+    stored.extend_from_slice(plane);
 }
 
 /// Decodes a chunk of elements of the given kind into `out`, which is as long as the chunk; `tables` are those of its
@@ -266,11 +265,11 @@ mod tests {
     fn round_trip(element: Element, mode: Mode, bytes: &[u8], sample: &[u8]) -> Codec {
         let bytes = &bytes[..bytes.len() / element.size() * element.size()];
         let (plan, tables) = Plan::of(element, sample, bytes.len() as u64, mode, None).ready();
-        let (mut scratch, mut stored) = (Scratch::default(), Vec::new());
-        let codec = encode(&plan, element, bytes, &mut scratch, &mut stored);
+        let mut stored = Vec::new();
+        let codec = encode(&plan, element, bytes, &mut Buffers::default(), &mut stored);
         assert!(stored.len() <= bytes.len());
         let mut out = vec![0xaa; bytes.len()];
-        decode(codec, element, &tables, &stored, &mut out, &mut scratch).unwrap();
+        decode(codec, element, &tables, &stored, &mut out, &mut Scratch::default()).unwrap();
         assert_eq!(out, bytes);
         codec
     }
@@ -298,7 +297,7 @@ mod tests {
             let mut out = vec![0; len];
             let _ = decode(Codec::from_code(code).unwrap(), element, &tables, &stored, &mut out, &mut scratch);
             let mut coded = Vec::new();
-            let codec = encode(&plan, element, bytes, &mut scratch, &mut coded);
+            let codec = encode(&plan, element, bytes, &mut Buffers::default(), &mut coded);
             if !coded.is_empty() {
                 let at = at.index(coded.len());
                 coded[at] ^= flip;

@@ -1,12 +1,10 @@
 //! Which codec the chunks of a segment get, decided on a sample of it.
 
 use super::block::Coder;
+use super::statistics::{KeyStatistics, PATCH_BITS, count_planes};
 use crate::container::Mode;
 use crate::rans::Table;
-use crate::split::{Element, Split, elements};
-
-/// Bits of a patch: the entry itself; the symbol of its stand-in is counted apart.
-const PATCH_BITS: f64 = 32.0;
+use crate::split::Element;
 
 /// A segment shorter than this may do without a table of its own and use its element's shared table.
 pub(crate) const MAY_SHARE_TABLE: u64 = 64 << 10;
@@ -85,10 +83,8 @@ impl Plan {
         match element.float_split() {
             Some(split) => {
                 let mut statistics = KeyStatistics::new(split);
-                let mut values = Vec::new();
-                elements(sample, element.size(), &mut values);
-                statistics.add(&values);
-                if let Some(table) = Table::fit(&statistics.counts) {
+                statistics.add(sample);
+                if let Some(table) = Table::fit(statistics.counts()) {
                     let bits = statistics.bits(&table) + table_bits(&table) / scale + BLOCK_OVERHEAD_BITS;
                     consider(Plan::Float(table), bits);
                 }
@@ -137,45 +133,10 @@ fn table_bits(table: &Table) -> f64 {
     wire.len() as f64 * 8.0
 }
 
-/// How often each key occurs, and which low bits occur at all.
-#[derive(Clone, Debug)]
-pub(crate) struct KeyStatistics {
-    split: Split,
-    /// Occurrences, indexed by key.
-    pub(crate) counts: Vec<u64>,
-    any: u32,
-}
-
-impl KeyStatistics {
-    pub(crate) fn new(split: Split) -> KeyStatistics {
-        KeyStatistics { split, counts: vec![0; 1 << split.key_bits()], any: 0 }
-    }
-
-    /// Counts the keys of `values`.
-    pub(crate) fn add(&mut self, values: &[u32]) {
-        for &value in values {
-            self.counts[usize::from(self.split.key(value))] += 1;
-            self.any |= value;
-        }
-    }
-
-    /// The bits that all values take with `table`: symbols, raw bits, patches.
-    fn bits(&self, table: &Table) -> f64 {
-        let values: u64 = self.counts.iter().sum();
-        let (symbol_bits, outside) = table.cost(&self.counts);
-        let raw_bits = self.split.without_zeros(self.any).raw_bits();
-        symbol_bits + values as f64 * f64::from(raw_bits) + outside as f64 * PATCH_BITS
-    }
-}
-
 /// How to code each of the `size` byte planes of `sample`, and the bits that it then takes.
 fn plan_planes(size: usize, sample: &[u8], scale: f64) -> (Vec<PlanePlan<Table>>, f64) {
     let (mut planes, mut all_bits, mut tables) = (Vec::new(), 0.0, 0);
-    for position in 0..size {
-        let mut counts = [0u64; 256];
-        for &byte in sample[position..].iter().step_by(size) {
-            counts[usize::from(byte)] += 1;
-        }
+    for counts in count_planes(size, sample) {
         let (mut best, mut best_bits) = (PlanePlan::Raw, (sample.len() / size) as f64 * 8.0);
         for shift in 0..4u8 {
             let mut keys = vec![0; 256 >> shift];

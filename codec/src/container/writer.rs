@@ -18,14 +18,15 @@ use super::frame;
 use super::index::{Index, LONGEST_NAME, OriginalInfo, Segment, StoredChunk, Tensor};
 use crate::Progress;
 use crate::checksum::checksum;
-use crate::chunk::block::Scratch;
-use crate::chunk::plan::{KeyStatistics, MAY_SHARE_TABLE, Plan, ReadyPlan, zstd_level};
+use crate::chunk::block::Buffers;
+use crate::chunk::plan::{MAY_SHARE_TABLE, Plan, ReadyPlan, zstd_level};
+use crate::chunk::statistics::KeyStatistics;
 use crate::chunk::{self, Codec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::original::{DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, Original};
 use crate::rans::Table;
 use crate::safetensors::{Content, Layout, SegmentLayout, TensorLayout};
-use crate::split::{Element, elements};
+use crate::split::Element;
 
 /// What to optimise for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -289,17 +290,17 @@ impl Writer<'_> {
             })
             .collect();
         let (job, plans) = (&self.job, &self.plans);
-        let encode = |scratch: &mut Scratch, (segment, range): &(usize, Range<u64>)| {
+        let encode = |buffers: &mut Buffers, (segment, range): &(usize, Range<u64>)| {
             if job.progress.cancelled() {
                 return Err(Error::new(ErrorKind::Cancelled, "cancelled"));
             }
             let mut bytes = Vec::new();
             let element = job.layout.segments[*segment].element;
-            let codec = chunk::encode(&plans[segment], element, bytes_of(range), scratch, &mut bytes);
+            let codec = chunk::encode(&plans[segment], element, bytes_of(range), buffers, &mut bytes);
             job.progress.advance(range.end - range.start);
             Ok(CodedChunk { codec, checksum: checksum(&bytes), bytes })
         };
-        chunks.par_iter().map_init(Scratch::default, encode).collect()
+        chunks.par_iter().map_init(Buffers::default, encode).collect()
     }
 
     /// Adds a segment to the index and keeps its plan; without one it shares the chunks of the segment that it equals.
@@ -426,7 +427,7 @@ struct SharedTables {
 impl SharedTables {
     fn fit(source: &dyn Original, segments: &[SegmentLayout], twins: &[Option<usize>]) -> Result<SharedTables> {
         let mut statistics = HashMap::<Element, (KeyStatistics, u64)>::new();
-        let (mut bytes, mut values) = (Vec::new(), Vec::new());
+        let mut bytes = Vec::new();
         for (segment, _) in segments.iter().zip(twins).filter(|(_, twin)| twin.is_none()) {
             let len = segment.range.end - segment.range.start;
             let Some(split) = segment.element.float_split().filter(|_| len < MAY_SHARE_TABLE) else { continue };
@@ -436,13 +437,12 @@ impl SharedTables {
                 *taken += len;
                 bytes.resize(len as usize, 0);
                 source.read_at(segment.range.start, &mut bytes)?;
-                elements(&bytes, segment.element.size(), &mut values);
-                statistics.add(&values);
+                statistics.add(&bytes);
             }
         }
         let tables = statistics
             .into_iter()
-            .filter_map(|(element, (statistics, _))| Some((element, Table::fit(&statistics.counts)?)));
+            .filter_map(|(element, (statistics, _))| Some((element, Table::fit(statistics.counts())?)));
         Ok(SharedTables { tables: tables.collect() })
     }
 

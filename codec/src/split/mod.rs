@@ -130,12 +130,22 @@ impl Split {
         self.shift - self.zeros + u8::from(self.signed)
     }
 
+    /// The element at `position` of `bytes`, little-endian.
+    pub(crate) fn element(self, bytes: &[u8], position: usize) -> u32 {
+        let size = usize::from(self.width / 8);
+        let mut element = [0; 4];
+        element[..size].copy_from_slice(&bytes[position * size..][..size]);
+        u32::from_le_bytes(element)
+    }
+
     /// The key of an element.
     pub(crate) fn key(self, element: u32) -> u16 {
         ((element & mask(self.magnitude_bits())) >> self.shift) as u16
     }
 
-    /// The raw bits of an element: the stored low bits of its magnitude, and above them the sign.
+    /// The raw bits of an element: the stored low bits of its magnitude, and above them the sign. What
+    /// [`planes::write_planes`] does to many elements at once.
+    #[cfg(test)]
     pub(crate) fn raw(self, element: u32) -> u32 {
         let low = (element & mask(self.shift)) >> self.zeros;
         if self.signed { low | (element >> (self.width - 1)) << (self.shift - self.zeros) } else { low }
@@ -165,24 +175,13 @@ fn mask(bits: u8) -> u32 {
     ((1u64 << bits) - 1) as u32
 }
 
-/// The little-endian elements of `bytes`, which are `size` (1, 2 or 4) bytes each; what is left over is not looked at.
-pub(crate) fn elements(bytes: &[u8], size: usize, out: &mut Vec<u32>) {
-    out.clear();
-    match size {
-        1 => out.extend(bytes.iter().map(|&b| u32::from(b))),
-        2 => out.extend(bytes.as_chunks().0.iter().map(|&b| u32::from(u16::from_le_bytes(b)))),
-        4 => out.extend(bytes.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b))),
-        _ => unreachable!("elements are split in 1, 2 or 4 bytes"),
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
     /// Every split that `Split::at` allows.
-    fn splits() -> impl Strategy<Value = Split> {
+    pub(crate) fn splits() -> impl Strategy<Value = Split> {
         (prop::sample::select(vec![8u8, 16, 32]), any::<bool>(), 0..=32u8, 0..=32u8)
             .prop_filter_map("no such split", |(width, signed, shift, zeros)| {
                 Split { width, signed, shift: 0, zeros: 0 }.at(shift, zeros).ok()

@@ -6,8 +6,10 @@
 //! those of the groups' `l`-th elements, the first group in its lowest bits. Planes follow one another, the widest
 //! first.
 
+use super::Split;
 use crate::error::Result;
 use crate::rans::LANES;
+use crate::simd::Level;
 use crate::wire::Reader;
 
 /// Bytes of a vector of 32 lanes of 16 bits.
@@ -53,18 +55,173 @@ pub(crate) fn planes_len(groups: usize, raw_bits: u8) -> usize {
     fields(raw_bits).map(|field| field.bytes(groups)).sum()
 }
 
-/// Appends the planes of `raw`, one value of `raw_bits` bits for each element.
-pub(crate) fn write_planes(raw: impl Iterator<Item = u32> + Clone, elements: usize, raw_bits: u8, out: &mut Vec<u8>) {
-    let groups = elements.div_ceil(LANES);
-    for field in fields(raw_bits) {
-        let mut vectors = vec![[0u16; LANES]; groups.div_ceil(field.groups())];
-        for (index, value) in raw.clone().enumerate() {
-            let (group, lane) = (index / LANES, index % LANES);
-            let bits = (value >> field.at) as u16 & field.mask();
-            vectors[group / field.groups()][lane] |= bits << (group % field.groups() * field.width);
-        }
-        out.extend(vectors.as_flattened().iter().flat_map(|lane| lane.to_le_bytes()));
+/// Groups that are taken apart together: the fewest whose fields fill whole vectors, whatever their width.
+const BLOCK_GROUPS: usize = 16;
+
+/// The lanes of a group or a vector, four in each word, the first in its lowest bits: words are shifted and masked in
+/// fewer steps than lanes, and in vectors as well.
+type Words = [u64; WORDS];
+
+/// Words of 32 lanes of 16 bits.
+const WORDS: usize = VECTOR_BYTES / size_of::<u64>();
+
+/// Appends the planes of the raw bits of `bytes`, which are whole elements cut by `split`.
+pub(crate) fn write_planes(bytes: &[u8], split: Split, level: Level, out: &mut Vec<u8>) {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level is only given where the processor has what it stands for.
+        Level::Avx2 => unsafe { write_planes_avx2(bytes, split, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx512 | Level::Avx512Vbmi2 => unsafe { write_planes_avx512(bytes, split, out) },
+        _ => write_planes_anyhow(bytes, split, out),
     }
+}
+
+/// [`write_planes_anyhow`], compiled for AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn write_planes_avx2(bytes: &[u8], split: Split, out: &mut Vec<u8>) {
+    write_planes_anyhow(bytes, split, out);
+}
+
+/// [`write_planes_anyhow`], compiled for AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn write_planes_avx512(bytes: &[u8], split: Split, out: &mut Vec<u8>) {
+    write_planes_anyhow(bytes, split, out);
+}
+
+/// The definition, of which a compiler makes whatever vectors it may use.
+#[inline(always)]
+fn write_planes_anyhow(bytes: &[u8], split: Split, out: &mut Vec<u8>) {
+    match split.width {
+        8 => write_planes_of::<1>(bytes, split, out),
+        16 => write_planes_of::<2>(bytes, split, out),
+        32 => write_planes_of::<4>(bytes, split, out),
+        width => unreachable!("elements of {width} bits are not split"),
+    }
+}
+
+/// The same for elements of `SIZE` bytes.
+#[inline(always)]
+fn write_planes_of<const SIZE: usize>(bytes: &[u8], split: Split, out: &mut Vec<u8>) {
+    let bits = RawBits::of(split);
+    let groups = (bytes.len() / SIZE).div_ceil(LANES);
+    let start = out.len();
+    out.resize(start + planes_len(groups, split.raw_bits()), 0);
+    // The lower and the upper 16 raw bits of a block of groups.
+    let (mut low, mut high) = ([[0; WORDS]; BLOCK_GROUPS], [[0; WORDS]; BLOCK_GROUPS]);
+    for (block, bytes) in bytes.chunks(BLOCK_GROUPS * LANES * SIZE).enumerate() {
+        if bytes.len() < BLOCK_GROUPS * LANES * SIZE {
+            // What the block before left must not fill this one up.
+            (low, high) = ([[0; WORDS]; BLOCK_GROUPS], [[0; WORDS]; BLOCK_GROUPS]);
+        }
+        for ((group, low), high) in bytes.chunks(LANES * SIZE).zip(&mut low).zip(&mut high) {
+            if group.len() == LANES * SIZE {
+                bits.of_group::<SIZE>(group, low, high);
+            } else {
+                let mut whole = [0; LANES * size_of::<u32>()];
+                whole[..group.len()].copy_from_slice(group);
+                bits.of_group::<SIZE>(&whole[..LANES * SIZE], low, high);
+            }
+        }
+        let mut planes = &mut out[start..];
+        for field in fields(split.raw_bits()) {
+            let (plane, further) = planes.split_at_mut(field.bytes(groups));
+            let plane = &mut plane[block * field.bytes(BLOCK_GROUPS)..];
+            pack(field, if field.at < 16 { &low } else { &high }, plane);
+            planes = further;
+        }
+    }
+}
+
+/// Writes a field of a block of groups to the vectors of its plane; of the last block only as many as there are.
+#[inline(always)]
+fn pack(field: Field, halves: &[Words; BLOCK_GROUPS], vectors: &mut [u8]) {
+    let (at, mask) = ((field.at % 16) as u32, lanes(field.mask()));
+    for (groups, vector) in halves.chunks_exact(field.groups()).zip(vectors.as_chunks_mut::<VECTOR_BYTES>().0) {
+        let mut packed = [0; WORDS];
+        let mut shift = 0;
+        for group in groups {
+            for (packed, word) in packed.iter_mut().zip(group) {
+                *packed |= (word.wrapping_shr(at) & mask).wrapping_shl(shift);
+            }
+            shift += field.width as u32;
+        }
+        for (bytes, packed) in vector.as_chunks_mut().0.iter_mut().zip(packed) {
+            *bytes = packed.to_le_bytes();
+        }
+    }
+}
+
+/// A word with `lane` in each of its lanes.
+fn lanes(lane: u16) -> u64 {
+    u64::from(lane) * 0x0001_0001_0001_0001
+}
+
+/// [`Split::raw`] as two shifts and two masks. The masks also remove what the shifts bring over from the next lane.
+#[derive(Clone, Copy, Debug)]
+struct RawBits {
+    low_shift: u32,
+    low_mask: u32,
+    sign_shift: u32,
+    sign_mask: u32,
+}
+
+impl RawBits {
+    fn of(split: Split) -> RawBits {
+        let stored = u32::from(split.shift - split.zeros);
+        RawBits {
+            low_shift: u32::from(split.zeros),
+            low_mask: (1 << stored) - 1,
+            sign_shift: u32::from(split.width) - 1 - stored,
+            sign_mask: u32::from(split.signed) << stored,
+        }
+    }
+
+    /// The raw bits of all elements in a word, which lie in its lanes as `masks` do.
+    #[inline(always)]
+    fn of_word(self, word: u64, masks: [u64; 2]) -> u64 {
+        (word.wrapping_shr(self.low_shift) & masks[0]) | (word.wrapping_shr(self.sign_shift) & masks[1])
+    }
+
+    /// The lower and the upper 16 raw bits of the elements of a group; there are upper ones only of elements of 32 bits.
+    #[inline(always)]
+    fn of_group<const SIZE: usize>(self, group: &[u8], low: &mut Words, high: &mut Words) {
+        match SIZE {
+            1 => {
+                let masks = [self.low_mask, self.sign_mask].map(|mask| lanes(mask as u16));
+                for (four, low) in group.as_chunks().0.iter().zip(low) {
+                    let four = u64::from(u32::from_le_bytes(*four));
+                    let two_and_two = (four | four << 16) & 0x0000_ffff_0000_ffff;
+                    let lanes = (two_and_two | two_and_two << 8) & 0x00ff_00ff_00ff_00ff;
+                    *low = self.of_word(lanes, masks);
+                }
+            }
+            2 => {
+                let masks = [self.low_mask, self.sign_mask].map(|mask| lanes(mask as u16));
+                for (four, low) in group.as_chunks().0.iter().zip(low) {
+                    *low = self.of_word(u64::from_le_bytes(*four), masks);
+                }
+            }
+            _ => {
+                let masks = [self.low_mask, self.sign_mask].map(|mask| u64::from(mask) * 0x0000_0001_0000_0001);
+                let quads = group.as_chunks::<8>().0.as_chunks::<2>().0;
+                for ((quad, low), high) in quads.iter().zip(low).zip(high) {
+                    let [first, second] = quad.map(|two| self.of_word(u64::from_le_bytes(two), masks));
+                    *low = lower_halves(first) | lower_halves(second) << 32;
+                    *high = lower_halves(first >> 16) | lower_halves(second >> 16) << 32;
+                }
+            }
+        }
+    }
+}
+
+/// The lower 16 bits of both halves of `word`, one behind the other.
+#[inline(always)]
+fn lower_halves(word: u64) -> u64 {
+    (word & 0xffff) | (word >> 16 & 0xffff_0000)
 }
 
 /// The planes of a block, to be read group by group.
@@ -98,22 +255,36 @@ impl<'a> Planes<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::splits;
     use super::*;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
-        fn raw_bits_come_back(raw_bits in 0..=31u8, values in prop::collection::vec(any::<u32>(), 0..2000)) {
-            let values: Vec<u32> = values.into_iter().map(|v| v & ((1u64 << raw_bits) - 1) as u32).collect();
-            let groups = values.len().div_ceil(LANES);
-            let mut wire = Vec::new();
-            write_planes(values.iter().copied(), values.len(), raw_bits, &mut wire);
-            prop_assert_eq!(wire.len(), planes_len(groups, raw_bits));
-            let mut reader = Reader::new(&wire);
-            let planes = Planes::read(&mut reader, groups, raw_bits).unwrap();
-            reader.finish().unwrap();
-            for (group, values) in values.chunks(LANES).enumerate() {
-                prop_assert_eq!(&planes.group(group)[..values.len()], values);
+        fn raw_bits_come_back(split in splits(), mut bytes in prop::collection::vec(any::<u8>(), 0..6000)) {
+            let size = usize::from(split.width / 8);
+            bytes.truncate(bytes.len() / size * size);
+            let groups = (bytes.len() / size).div_ceil(LANES);
+            for level in Level::available() {
+                // Behind what is there already.
+                let mut wire = vec![1, 2, 3];
+                write_planes(&bytes, split, level, &mut wire);
+                prop_assert_eq!(wire.len(), 3 + planes_len(groups, split.raw_bits()));
+                let mut reader = Reader::new(&wire[3..]);
+                let planes = Planes::read(&mut reader, groups, split.raw_bits()).unwrap();
+                reader.finish().unwrap();
+                let mut left = bytes.chunks(size).map(|element| {
+                    let mut value = [0; 4];
+                    value[..size].copy_from_slice(element);
+                    split.raw(u32::from_le_bytes(value))
+                });
+                for group in 0..groups {
+                    for raw in planes.group(group) {
+                        // The last group is filled up with zeros.
+                        prop_assert_eq!(raw, left.next().unwrap_or(0), "{:?}", level);
+                    }
+                }
+                prop_assert!(left.next().is_none());
             }
         }
     }
@@ -121,7 +292,8 @@ mod tests {
     #[test]
     fn six_raw_bits_are_a_nibble_and_a_pair() {
         let mut wire = Vec::new();
-        write_planes([0b10_0001u32].into_iter(), 1, 6, &mut wire);
+        let split = Split { width: 8, signed: false, shift: 6, zeros: 0 };
+        write_planes(&[0b10_0001], split, Level::Scalar, &mut wire);
         assert_eq!(wire.len(), 128);
         assert_eq!((wire[0], wire[64]), (0b0001, 0b10));
     }

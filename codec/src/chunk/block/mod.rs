@@ -10,14 +10,12 @@ pub(crate) mod encode;
 use crate::rans::{CARRIED_PER_STREAM, Symbol};
 
 pub(crate) use decode::decode;
-pub(crate) use encode::{Coder, encode};
+pub(crate) use encode::{Buffers, Coder, encode};
 
-/// Memory that is used again from chunk to chunk.
+/// Memory that decoding uses again from chunk to chunk.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    /// Elements of a chunk to encode.
-    pub(super) elements: Vec<u32>,
-    /// One byte plane of a chunk to decode.
+    /// One byte plane of a chunk.
     pub(super) plane: Vec<u8>,
     symbols: Vec<Symbol>,
     tail: Vec<u8>,

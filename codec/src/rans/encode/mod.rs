@@ -1,0 +1,74 @@
+//! The rANS encoder: [`scalar`] is the definition, the others do the same in vectors.
+
+mod scalar;
+
+use super::table::{MAX_SYMBOLS, Table};
+use super::{CARRIED_PER_STREAM, LANES, MAX_STREAMS, STATE_MIN, Symbol, TOTAL};
+use crate::wire::Put;
+
+/// A [`Table`] made ready to encode: from a symbol and a rank to the slot. Symbols that the table lacks have frequency 0.
+#[derive(Clone, Debug)]
+pub(crate) struct Encoder {
+    frequency: [u16; MAX_SYMBOLS],
+    /// Where the slots of a symbol begin in `slots`.
+    first: [u16; MAX_SYMBOLS],
+    /// The slots of symbol 0 by rank, then those of symbol 1, and so on.
+    slots: Box<[u16; TOTAL as usize]>,
+}
+
+/// The state of each lane of each stream.
+type States = [[u32; LANES]; MAX_STREAMS];
+
+impl Encoder {
+    pub(crate) fn new(table: &Table) -> Encoder {
+        let (mut frequency, mut first) = ([0; MAX_SYMBOLS], [0; MAX_SYMBOLS]);
+        let mut sum = 0;
+        for (symbol, &f) in table.frequencies().iter().enumerate() {
+            frequency[symbol] = f;
+            first[symbol] = sum;
+            sum += f;
+        }
+        let alias = table.alias();
+        let mut slots = Box::new([0; TOTAL as usize]);
+        for slot in 0..TOTAL as u16 {
+            let (symbol, rank) = alias.look_up(slot);
+            slots[usize::from(first[usize::from(symbol)] + rank)] = slot;
+        }
+        Encoder { frequency, first, slots }
+    }
+
+    /// Appends a block to `out`: the number of words of each stream, the states of all lanes of all streams, the words
+    /// of all streams.
+    ///
+    /// `symbols` are whole groups, each symbol one of the table's; `streams` is 1 to [`MAX_STREAMS`]; the states carry
+    /// `carried`, at most [`CARRIED_PER_STREAM`] bytes for each stream. `words` is memory to work in.
+    pub(crate) fn encode(
+        &self,
+        symbols: &[Symbol],
+        streams: usize,
+        carried: &[u8],
+        words: &mut Vec<u16>,
+        out: &mut Vec<u8>,
+    ) {
+        assert!(symbols.len().is_multiple_of(LANES) && (1..=MAX_STREAMS).contains(&streams));
+        assert!(carried.len() <= streams * CARRIED_PER_STREAM);
+        let mut states = [[STATE_MIN; LANES]; MAX_STREAMS];
+        for (state, bytes) in states.as_flattened_mut().iter_mut().zip(carried.chunks(2)) {
+            *state |= u32::from(bytes[0]) | bytes.get(1).map_or(0, |&high| u32::from(high) << 8);
+        }
+        // A symbol emits a word at most.
+        let most = (symbols.len() / LANES).div_ceil(streams) * LANES;
+        words.resize(most * streams, 0);
+        let begins = scalar::encode(self, symbols, streams, &mut states, words);
+        let words = (0..streams).map(|stream| &words[stream * most + begins[stream]..(stream + 1) * most]);
+        for words in words.clone() {
+            out.put_u32(words.len() as u32);
+        }
+        for state in states[..streams].as_flattened() {
+            out.put_u32(*state);
+        }
+        for words in words {
+            out.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The definition of rANS encoding, one lane after the other.
+
+use super::{Encoder, States};
+use crate::rans::table::MAX_SYMBOLS;
+use crate::rans::{FREQUENCY_BITS, LANES, MAX_STREAMS, Symbol, TOTAL};
+
+/// What coding a symbol takes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Coding {
+    /// See [`reciprocal`].
+    reciprocal: u64,
+    frequency: u32,
+    /// Where its slots begin.
+    first: u32,
+}
+
+/// A state is divided by a frequency `f` as it is multiplied by ⌈2^44 / f⌉ (after R. Alverson, "Integer division using
+/// reciprocals", 1991) and shifted by this.
+///
+/// That is exact for the states `x < f * 2^20` that symbols of this frequency are added to: the product exceeds
+/// `2^44 * x / f` by less than `x`, which moves the quotient by less than `x / 2^44 < f / 2^24 <= 1 / f`, too little to
+/// reach the next integer. And it fits in 64 bits: `x * (2^44 / f + 1) < 2^64 + f * 2^20 - 2^44 / f <= 2^64`.
+const RECIPROCAL_SHIFT: u32 = 44;
+
+fn reciprocal(frequency: u16) -> u64 {
+    (1u64 << RECIPROCAL_SHIFT).div_ceil(u64::from(frequency))
+}
+
+/// Codes `symbols`, whole groups, the last first, since rANS is last in, first out. The words of stream `s` are written
+/// to the `s`-th of `streams` equal parts of `words`, from its end to its front; returns where in its part each begins.
+pub(super) fn encode(
+    encoder: &Encoder,
+    symbols: &[Symbol],
+    streams: usize,
+    states: &mut States,
+    words: &mut [u16],
+) -> [usize; MAX_STREAMS] {
+    let mut codings = [Coding::default(); MAX_SYMBOLS];
+    for (coding, (&frequency, &first)) in codings.iter_mut().zip(encoder.frequency.iter().zip(&encoder.first)) {
+        if frequency > 0 {
+            let (reciprocal, frequency, first) = (reciprocal(frequency), u32::from(frequency), u32::from(first));
+            *coding = Coding { reciprocal, frequency, first };
+        }
+    }
+    let part = words.len() / streams;
+    let mut begins = [part; MAX_STREAMS];
+    for (group, symbols) in symbols.chunks_exact(LANES).enumerate().rev() {
+        let stream = group % streams;
+        let words = &mut words[stream * part..][..part];
+        let (states, begin) = (&mut states[stream], &mut begins[stream]);
+        for (state, &symbol) in states.iter_mut().zip(symbols).rev() {
+            let Coding { reciprocal, frequency, first } = codings[usize::from(symbol) % MAX_SYMBOLS];
+            // Above this the next state would not fit in 32 bits. Whether it is so is close to a coin's toss: a word
+            // that is written and not kept costs less than a branch.
+            let emits = *state >> (32 - FREQUENCY_BITS) >= frequency;
+            words[*begin - 1] = *state as u16;
+            *begin -= usize::from(emits);
+            *state >>= if emits { 16 } else { 0 };
+            let high = ((u64::from(*state) * reciprocal) >> RECIPROCAL_SHIFT) as u32;
+            let rank = *state - high * frequency;
+            let slot = encoder.slots[((first + rank) % TOTAL) as usize];
+            *state = (high << FREQUENCY_BITS) | u32::from(slot);
+        }
+    }
+    begins
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reciprocal_divides_exactly() {
+        for frequency in 1..=TOTAL as u16 {
+            let f = u64::from(frequency);
+            let limit = (f << (32 - FREQUENCY_BITS)).min(1 << 32);
+            let mut random = f;
+            let sample = (0..1000).map(|_| {
+                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                (random >> 32) % limit
+            });
+            // Just below and at a multiple is where a quotient goes wrong first.
+            for x in sample.flat_map(|x| [x, x / f * f, (x / f * f).saturating_sub(1)]).chain([0, limit - 1]) {
+                let product = u64::checked_mul(x, reciprocal(frequency)).expect("it fits");
+                assert_eq!(product >> RECIPROCAL_SHIFT, x / f, "{x} / {f}");
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Which vector instructions the codec uses, decided once for the whole process.
+//!
+//! Every vectorised function has a scalar twin that defines it. Functions take the [`Level`] as an argument, so that
+//! tests run each of them whatever the process decided.
+
+use std::sync::OnceLock;
+
+/// What the processor can do, each level including the ones before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    /// Nothing is assumed.
+    Scalar,
+    /// AVX2 and BMI2.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// AVX-512 VBMI and VBMI2 too.
+    Avx512Vbmi2,
+}
+
+/// The environment variable that lowers the level: `scalar`, `avx2`, `avx512` or `avx512vbmi2`.
+const VARIABLE: &str = "BIGSMALL_SIMD";
+
+impl Level {
+    const ALL: [Level; 4] = [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Vbmi2];
+
+    fn name(self) -> &'static str {
+        match self {
+            Level::Scalar => "scalar",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+            Level::Avx512Vbmi2 => "avx512vbmi2",
+        }
+    }
+
+    /// The best that this processor has.
+    #[cfg(target_arch = "x86_64")]
+    fn detect() -> Level {
+        use std::arch::is_x86_feature_detected as has;
+        let avx2 = has!("avx2") && has!("bmi1") && has!("bmi2") && has!("popcnt");
+        let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+        let vbmi2 = has!("avx512vbmi") && has!("avx512vbmi2");
+        match (avx2, avx512, vbmi2) {
+            (true, true, true) => Level::Avx512Vbmi2,
+            (true, true, false) => Level::Avx512,
+            (true, false, _) => Level::Avx2,
+            (false, ..) => Level::Scalar,
+        }
+    }
+
+    /// The best that this processor has.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn detect() -> Level {
+        Level::Scalar
+    }
+
+    /// All levels that this processor has, the lowest first: what a test or a bench compares with one another.
+    #[cfg(test)]
+    pub(crate) fn available() -> impl Iterator<Item = Level> {
+        let best = Level::detect();
+        Level::ALL.into_iter().filter(move |&level| level <= best)
+    }
+}
+
+/// The level to use: the best that the processor has, or a lower one that the environment asks for.
+///
+/// # Panics
+/// When the environment asks for a level that does not exist or that the processor lacks: whoever sets the variable
+/// wants to know what is being run.
+pub(crate) fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| {
+        let best = Level::detect();
+        let Some(asked) = std::env::var_os(VARIABLE).filter(|asked| !asked.is_empty()) else { return best };
+        match Level::ALL.into_iter().find(|level| asked == level.name()) {
+            Some(level) if level <= best => level,
+            Some(_) => panic!("{VARIABLE} asks for {asked:?}, this processor has no more than {}", best.name()),
+            None => panic!("{VARIABLE} is {asked:?}, not one of scalar, avx2, avx512 and avx512vbmi2"),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_in_order_and_the_chosen_one_is_available() {
+        assert!(Level::ALL.is_sorted());
+        assert_eq!(Level::available().next(), Some(Level::Scalar));
+        assert!(Level::available().any(|available| available == level()));
+    }
+}
