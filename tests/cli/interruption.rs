@@ -1,0 +1,78 @@
+//! Signals during a long command: it ends at once, says so, and leaves nothing behind.
+
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::*;
+
+/// How long a command may take to notice a signal.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Starts `bigsmall` with the arguments in `line` under `shell`, sends it `signal` as soon as there is a temporary
+/// file, and gives how it ended. A command that was done before the signal came is undone and started again.
+fn interrupted(scratch: &Scratch, shell: &str, line: &str, signal: &str, target: &str) -> Run {
+    for _ in 0..20 {
+        let mut command = scratch.command("sh");
+        command.args(["-c", &format!("{shell} exec {BIGSMALL} {line}")]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let start = Instant::now();
+        while !scratch.names().iter().any(|name| name.ends_with(".bigsmall-tmp")) && !scratch.path(target).exists() {
+            assert!(start.elapsed() < PATIENCE, "it never began");
+            thread::sleep(Duration::from_micros(200));
+        }
+        let sent = scratch.command("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+        let start = Instant::now();
+        let run = Run::from(child.wait_with_output().unwrap());
+        assert!(start.elapsed() < PATIENCE, "it did not notice the signal");
+        if !sent.success() || scratch.path(target).exists() && shell.is_empty() {
+            let _ = std::fs::remove_file(scratch.path(target));
+            let _ = std::fs::remove_dir_all(scratch.path(target));
+            continue;
+        }
+        return run;
+    }
+    panic!("bigsmall {line} is always done before it can be interrupted: the test needs a larger file");
+}
+
+/// Enough for some tenths of a second.
+fn large_model() -> Vec<u8> {
+    model(&[("t", "BF16", 2, 200_000_000)])
+}
+
+#[test]
+fn a_signal_ends_compressing() {
+    let scratch = Scratch::new();
+    scratch.write("model.safetensors", large_model());
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let run = interrupted(&scratch, "", "compress model.safetensors", signal, "model.bs");
+        assert_eq!(run.code, code);
+        assert_eq!(run.stderr, "bigsmall: interrupted; no unfinished file was left behind\n");
+        assert_eq!(run.stdout, "");
+        assert_eq!(scratch.names(), ["model.safetensors"]);
+    }
+}
+
+#[test]
+fn a_signal_ends_a_directory_and_decompressing() {
+    let scratch = Scratch::new();
+    scratch.write("model/model.safetensors", large_model());
+    let run = interrupted(&scratch, "", "compress model", "INT", "model-bigsmall");
+    assert_eq!((run.code, scratch.names()), (130, vec!["model".to_owned()]));
+    scratch.ok("compress -q model/model.safetensors -o m.bs");
+    for options in ["", "--check"] {
+        let run = interrupted(&scratch, "", &format!("decompress m.bs {options}"), "TERM", "m.safetensors");
+        assert_eq!(run.code, 143);
+        assert_eq!(run.stderr, "bigsmall: interrupted; no unfinished file was left behind\n");
+        assert_eq!(scratch.names(), ["m.bs", "model"]);
+    }
+}
+
+#[test]
+fn an_ignored_signal_stays_ignored() {
+    let scratch = Scratch::new();
+    scratch.write("model.safetensors", large_model());
+    let run = interrupted(&scratch, "trap '' HUP;", "compress -q model.safetensors", "HUP", "model.bs");
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    assert_eq!(scratch.names(), ["model.bs", "model.safetensors"]);
+}

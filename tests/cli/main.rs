@@ -1,0 +1,11 @@
+//! The command line as its users meet it: the built program, its files, what it says and how it exits.
+//!
+//! What is printed is under test to the letter. The texts of `--help` are in `help/`; with `BIGSMALL_BLESS=1` in the
+//! environment the tests write them anew instead of comparing.
+
+mod directories;
+mod files;
+mod inspection;
+mod interruption;
+mod support;
+mod words;

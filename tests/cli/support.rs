@@ -1,0 +1,204 @@
+//! What the tests of the command line share: running the program in a scratch directory, and files to give it.
+
+#![allow(dead_code, reason = "each of the test programs that include this file uses its own part")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Real weights of each kind of float; see `tests/data/README.md`.
+pub const REAL_WEIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/minilm-slice.safetensors");
+
+/// The program under test.
+pub const BIGSMALL: &str = env!("CARGO_BIN_EXE_bigsmall");
+
+/// A temporary directory that commands run in, so that messages have short and known names in them.
+pub struct Scratch {
+    directory: TempDir,
+}
+
+/// How a command ended and what it said.
+#[derive(Debug)]
+pub struct Run {
+    /// The exit code, or the negative number of the signal that ended it.
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Scratch {
+    pub fn new() -> Scratch {
+        Scratch { directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes a file, and the directories that it is in.
+    pub fn write(&self, name: impl AsRef<Path>, contents: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, contents).unwrap();
+        path
+    }
+
+    pub fn read(&self, name: impl AsRef<Path>) -> Vec<u8> {
+        let path = self.path(name);
+        fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
+    /// The names in it, sorted.
+    pub fn names(&self) -> Vec<String> {
+        names_in(self.directory.path())
+    }
+
+    /// A command that runs in it, with nothing of this environment that could change what it says.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.directory.path()).stdin(Stdio::null());
+        for variable in ["COLUMNS", "RAYON_NUM_THREADS", "CLICOLOR_FORCE", "NO_COLOR"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    /// Runs `bigsmall` with these arguments.
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Run {
+        self.command(BIGSMALL).args(arguments).output().unwrap().into()
+    }
+
+    /// Runs `bigsmall` with the arguments in `line`, none of which has a space in it, and expects it to succeed without
+    /// a word on standard error. Gives standard output.
+    #[track_caller]
+    pub fn ok(&self, line: &str) -> String {
+        let run = self.run(line.split_whitespace());
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "bigsmall {line}");
+        run.stdout
+    }
+
+    /// As [`ok`](Scratch::ok), and reads standard output as JSON.
+    #[track_caller]
+    pub fn json(&self, line: &str) -> Value {
+        serde_json::from_str(&self.ok(line)).unwrap()
+    }
+
+    /// Runs `bigsmall` with the arguments in `line` and expects it to fail with `code`, without a word on standard
+    /// output. Gives standard error.
+    #[track_caller]
+    pub fn fails(&self, code: i32, line: &str) -> String {
+        let run = self.run(line.split_whitespace());
+        assert_eq!((run.code, run.stdout.as_str()), (code, ""), "bigsmall {line}: {}", run.stderr);
+        run.stderr
+    }
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Run {
+        let code = output.status.code().unwrap_or_else(|| -output.status.signal().unwrap());
+        let text = |bytes| String::from_utf8(bytes).expect("the program writes UTF-8");
+        Run { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+/// The names in a directory, sorted.
+pub fn names_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// A safetensors file of tensors with these names, dtypes and sizes in bytes. They hold something like weights in BF16:
+/// signs and mantissas of noise, few exponents, so that they compress as weights do.
+pub fn model(tensors: &[(&str, &str, u64, usize)]) -> Vec<u8> {
+    let mut end = 0;
+    let entries = tensors.iter().map(|(name, dtype, element, len)| {
+        let start = end;
+        end += len;
+        let name = serde_json::to_string(name).unwrap();
+        let elements = *len as u64 / element;
+        format!("{name}:{{\"dtype\":\"{dtype}\",\"shape\":[{elements}],\"data_offsets\":[{start},{end}]}}")
+    });
+    let header = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
+    let mut file = safetensors(&header, 0);
+    file.extend((0..end as u64).map(weight_byte));
+    file
+}
+
+/// A file with this header and `len` bytes of data, whether they fit together or not.
+pub fn safetensors(header: &str, len: u64) -> Vec<u8> {
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend_from_slice(header.as_bytes());
+    file.extend((0..len).map(weight_byte));
+    file
+}
+
+fn weight_byte(position: u64) -> u8 {
+    // The finaliser of SplitMix64.
+    let mut hash = (position / 2).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^= hash >> 31;
+    let exponent = 120 - ((hash >> 16) as u16).trailing_zeros().min(12) as u16;
+    (hash as u16 & 0x807f | exponent << 7).to_le_bytes()[(position % 2) as usize]
+}
+
+/// A model of two tensors, 60 kB.
+pub fn small_model() -> Vec<u8> {
+    model(&[("a.weight", "BF16", 2, 40_000), ("b.weight", "F32", 4, 20_000)])
+}
+
+/// A table of results with the speed, the only thing that differs between runs, and the width of its column replaced.
+pub fn mask_speed(table: &str) -> String {
+    let number = |c: char| c.is_ascii_digit() || c == '.' || c == ' ';
+    let mask = |line: &str| match (line.strip_suffix("speed"), line.strip_suffix("B/s")) {
+        (Some(line), _) => line.trim_end().to_owned() + "  SPEED",
+        (_, Some(line)) => line.trim_end_matches(['k', 'M', 'G']).trim_end_matches(number).to_owned() + "  SPEED",
+        _ => line.to_owned(),
+    };
+    table.lines().map(|line| mask(line) + "\n").collect()
+}
+
+/// Gives a file or directory a time of modification and permissions.
+pub fn set_attributes(path: &Path, mode: u32, mtime: (u64, u32)) {
+    use std::os::unix::fs::PermissionsExt;
+    let file = fs::File::open(path).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::new(mtime.0, mtime.1)).unwrap();
+    file.set_permissions(fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// The permissions and the time of modification of a file or directory.
+pub fn attributes(path: &Path) -> (u32, i64, i64) {
+    let metadata = fs::metadata(path).unwrap();
+    (metadata.mode() & 0o7777, metadata.mtime(), metadata.mtime_nsec())
+}
+
+/// All that is below a directory, links followed: path, attributes, contents of files.
+pub fn tree(root: &Path) -> Vec<(PathBuf, (u32, i64, i64), Option<Vec<u8>>)> {
+    let mut found = Vec::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(path) = open.pop() {
+        let contents = if path.is_dir() {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            None
+        } else {
+            Some(fs::read(&path).unwrap())
+        };
+        found.push((path.strip_prefix(root).unwrap().to_owned(), attributes(&path), contents));
+    }
+    found.sort();
+    found
+}
+
+/// Whether this runs as root, whom permissions do not stop.
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
