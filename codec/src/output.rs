@@ -116,7 +116,7 @@ impl NewFile {
             // Nobody else reads it before it has the permissions of its source.
             .permissions(Permissions::from_mode(0o600))
             .tempfile_in(parent(place))
-            .map_err(|e| cannot_create(target, e))?;
+            .map_err(|e| cannot_create(target, without_path(e)))?;
         let (place, target) = (place.to_owned(), target.to_owned());
         Ok(NewFile { temporary, place, target, existing, failed: AtomicBool::new(false) })
     }
@@ -233,7 +233,7 @@ impl NewDirectory {
             .suffix(TEMPORARY_SUFFIX)
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(parent(target))
-            .map_err(|e| cannot_create(target, e))?;
+            .map_err(|e| cannot_create(target, without_path(e)))?;
         Ok(NewDirectory { temporary, target: target.to_owned() })
     }
 
@@ -303,6 +303,14 @@ fn already_exists(target: &Path) -> Error {
 
 fn cannot_create(target: &Path, error: io::Error) -> Error {
     Error::io("cannot be created", error).in_file(target)
+}
+
+/// The same error without the temporary name that `tempfile` adds to it and that tells people nothing.
+fn without_path(error: io::Error) -> io::Error {
+    match error.to_string().split_once(" at path ") {
+        Some((what, _)) => io::Error::new(error.kind(), what),
+        None => error,
+    }
 }
 
 /// The directory that `path` is in.
@@ -428,7 +436,10 @@ mod tests {
     fn errors_name_the_target() {
         let error = NewFile::create(Path::new("/no/such/directory/x.bs"), Existing::Refuse).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io(io::ErrorKind::NotFound));
-        assert!(error.to_string().starts_with("/no/such/directory/x.bs: cannot be created: "), "{error}");
+        let expected = "/no/such/directory/x.bs: cannot be created: No such file or directory (os error 2)";
+        assert_eq!(error.to_string(), expected);
+        let error = NewDirectory::create(Path::new("/no/such/directory/x.bs")).unwrap_err();
+        assert_eq!(error.to_string(), expected);
         let directory = tempfile::tempdir().unwrap();
         let error =
             NewFile::create(&directory.path().join("x"), Existing::Refuse).unwrap().reserve(1 << 60).unwrap_err();
