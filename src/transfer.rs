@@ -184,7 +184,7 @@ impl Transfer {
             }
         }
         for item in &self.items {
-            meter.set_file(item.name.display().to_string());
+            meter.set_file(&item.name.to_string_lossy());
             let mut file = match &staged {
                 Some(directory) => directory.create_file(&item.name)?,
                 None => NewFile::create(&self.target_of(item), self.existing)?,

@@ -99,12 +99,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         return Err(tree::refuse_oddity(&args.source, &metadata));
     }
     interrupt::watch()?;
-    let opened: Vec<_> = paths.into_iter().map(|path| (Container::open(&path), path)).collect();
-    let total = opened.iter().filter_map(|(container, _)| container.as_ref().ok()).map(Original::len).sum();
+    // Not kept open: there may be more of them than a process may open.
+    let total = paths.iter().filter_map(|path| Some(Container::open(path).ok()?.len())).sum();
     let meter = Meter::new(total, args.report.quiet);
-    let files = args.threads.run(|| {
-        opened.into_iter().map(|(container, path)| check(&path, container, &meter)).collect::<Result<Vec<_>, _>>()
-    });
+    let files = args.threads.run(|| paths.iter().map(|path| check(path, &meter)).collect::<Result<Vec<_>, _>>());
     drop(meter);
     let files = files?;
     let failure = failure(&files);
@@ -116,10 +114,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 ///
 /// # Errors
 /// Only when it is interrupted.
-fn check(path: &Path, container: bigsmall_codec::Result<Container>, meter: &Meter) -> Result<Checked, Failure> {
+fn check(path: &Path, meter: &Meter) -> Result<Checked, Failure> {
     let file = path.display().to_string();
-    meter.set_file(file.clone());
-    let container = match container {
+    meter.set_file(&file);
+    let container = match Container::open(path) {
         Ok(container) => container,
         Err(error) => {
             let status = match error.kind() {

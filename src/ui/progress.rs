@@ -5,6 +5,7 @@ use std::time::Duration;
 use bigsmall_codec::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::printable;
 use crate::interrupt;
 
 /// How the bar looks. It is redrawn some times a second whatever the number of calls.
@@ -30,8 +31,8 @@ impl Meter {
     }
 
     /// Says which file it is about now.
-    pub fn set_file(&self, name: String) {
-        self.bar.set_message(name);
+    pub fn set_file(&self, name: &str) {
+        self.bar.set_message(printable(name));
     }
 }
 

@@ -206,3 +206,20 @@ fn a_long_list_of_damage_is_cut_for_people_and_whole_for_programs() {
     assert_eq!(lines.len(), 22);
     assert_eq!(lines[21], format!("  and {} more; --json gives all", findings - 20));
 }
+
+#[test]
+fn there_may_be_more_containers_than_files_that_can_be_open() {
+    let scratch = Scratch::new();
+    scratch.write("m.safetensors", small_model());
+    scratch.ok("compress -q m.safetensors");
+    let container = scratch.read("m.bs");
+    for number in 0..60 {
+        scratch.write(format!("many/{number}.bs"), &container);
+    }
+    for command in ["verify many", "info many", "decompress -q many -o back"] {
+        let script = format!("ulimit -n 40; exec {BIGSMALL} {command}");
+        let run = Run::from(scratch.command("sh").args(["-c", &script]).output().unwrap());
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{command}");
+    }
+    assert_eq!(names_in(&scratch.path("back")).len(), 60);
+}

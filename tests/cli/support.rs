@@ -181,8 +181,11 @@ pub fn attributes(path: &Path) -> (u32, i64, i64) {
     (metadata.mode() & 0o7777, metadata.mtime(), metadata.mtime_nsec())
 }
 
-/// All that is below a directory, links followed: path, attributes, contents of files.
-pub fn tree(root: &Path) -> Vec<(PathBuf, (u32, i64, i64), Option<Vec<u8>>)> {
+/// A file or directory: its path, its attributes, the contents if it is a file.
+pub type Node = (PathBuf, (u32, i64, i64), Option<Vec<u8>>);
+
+/// All that is below a directory, and itself, links followed.
+pub fn tree(root: &Path) -> Vec<Node> {
     let mut found = Vec::new();
     let mut open = vec![root.to_owned()];
     while let Some(path) = open.pop() {
