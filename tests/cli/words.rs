@@ -29,6 +29,24 @@ fn help_teaches() {
 }
 
 #[test]
+fn the_reference_names_every_option() {
+    let reference = include_str!("../../docs/cli-reference.md");
+    let commands: Vec<&str> = reference.split("\n## bigsmall ").skip(1).collect();
+    let help = Scratch::new().ok("--help");
+    let listed = help.split("\nCommands:\n").nth(1).unwrap().lines().take_while(|line| !line.is_empty());
+    let names = listed.map(|line| line.split_whitespace().next().unwrap()).filter(|&name| name != "help");
+    for name in names {
+        let section = commands.iter().find(|section| section.lines().next() == Some(name));
+        let section = section.unwrap_or_else(|| panic!("bigsmall {name} is not in the reference"));
+        let help = Scratch::new().ok(&format!("{name} --help"));
+        let declared = help.lines().filter(|line| line.trim_start().starts_with('-'));
+        for option in declared.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--"))) {
+            assert!(option == "--help" || section.contains(option), "{option} of {name} is not in the reference");
+        }
+    }
+}
+
+#[test]
 fn the_version_is_told() {
     assert_eq!(Scratch::new().ok("--version"), concat!("bigsmall ", env!("CARGO_PKG_VERSION"), "\n"));
 }
