@@ -216,6 +216,64 @@ fn a_hole_and_bytes_too_many_are_found() {
     }
 }
 
+/// The container with a bit of the section `tag` (stored as it is) changed, `from_end` bytes from its end, and all
+/// checksums made good.
+fn forge(container: &[u8], tag: &str, from_end: usize) -> Vec<u8> {
+    let parts = parts(container);
+    let part = |name: &str| parts.iter().position(|(part, _)| part == name).unwrap();
+    let range = |name: &str| parts[part(name)].1.clone();
+    // An entry: tag, encoding, stored length, length, checksum. Before the first: where the chunks end.
+    let entry = range("directory").start + 8 + (part(tag) - 2) * 29;
+    assert_eq!(container[entry + 4], 0, "section {tag} is not compressed");
+    let mut forged = container.to_vec();
+    forged[range(tag).end - from_end] ^= 1;
+    let mut put = |at: usize, checked: Range<usize>| {
+        let checksum = twox_hash::XxHash3_64::oneshot(&forged[checked]);
+        forged[at..at + 8].copy_from_slice(&checksum.to_le_bytes());
+    };
+    put(entry + 21, range(tag));
+    let footer = range("footer").start;
+    put(footer + 8, range("directory"));
+    put(footer + 32, footer..footer + 32);
+    forged
+}
+
+#[test]
+fn wrong_bytes_behind_right_checksums_are_found_by_their_hashes() {
+    let scratch = Scratch::new();
+    let original = model(&[("t", "BF16", 2, 3000)]);
+    scratch.write("original.safetensors", &original);
+    scratch.ok("compress -q original.safetensors -o sound.bs");
+    let sound = scratch.read("sound.bs");
+
+    // The SHA-256 ends the section of the original, the MD5 of the last tensor that of the tensors.
+    scratch.write("sha256.bs", forge(&sound, "FILE", 1));
+    let run = scratch.run(["verify", "sha256.bs"]);
+    let said = "sha256.bs: damaged\n  the original does not have the recorded SHA-256\n";
+    assert_eq!((run.code, run.stdout.as_str()), (1, said));
+    let said = "bigsmall: sha256.bs: its chunks are sound, but the original does not have the recorded SHA-256\n\
+                nothing was written; bigsmall verify says which tensors are lost\n";
+    assert_eq!(scratch.fails(2, "decompress --check sha256.bs -o out"), said);
+    assert!(!scratch.path("out").exists());
+
+    scratch.write("md5.bs", forge(&sound, "TENS", 1));
+    let run = scratch.run(["verify", "--json", "md5.bs"]);
+    let json: Value = serde_json::from_str(&run.stdout).unwrap();
+    let expected = serde_json::json!([{
+        "cause": "tensor_md5",
+        "tensor": "t",
+        "start": original.len() - 3000,
+        "end": original.len(),
+        "message": "its bytes do not have the recorded MD5",
+    }]);
+    assert_eq!((run.code, &json["files"][0]["damage"]), (1, &expected));
+
+    // Without the forgery all of this holds.
+    let run = scratch.run(["decompress", "-q", "--check", "sound.bs", "-o", "out"]);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    assert!(scratch.read("out") == original);
+}
+
 #[test]
 fn a_newer_version_is_named_and_not_called_damage() {
     let scratch = Scratch::new();

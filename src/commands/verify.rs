@@ -19,6 +19,9 @@ use crate::ui::{self, count};
 /// Findings of a file that are shown to people; programs get all.
 const SHOWN_FINDINGS: usize = 20;
 
+/// What [`Cause::OriginalHash`] is called in the result for programs.
+const ORIGINAL_HASH: &str = "original_sha256";
+
 const EXAMPLES: &str = "\
 Examples:
   bigsmall verify model.bs
@@ -154,7 +157,7 @@ fn finding(container: &Container, damage: Damage) -> Finding {
     let cause = match damage.cause {
         Cause::Chunk => "chunk",
         Cause::TensorHash => "tensor_md5",
-        Cause::OriginalHash => "original_sha256",
+        Cause::OriginalHash => ORIGINAL_HASH,
     };
     let tensor = damage.tensor.map(|number| container.tensors()[number].name.clone());
     Finding { cause, tensor, start: damage.range.start, end: damage.range.end, message: damage.message }
@@ -211,8 +214,11 @@ fn describe(checked: &Checked) -> String {
     }
     for finding in checked.damage.iter().take(SHOWN_FINDINGS) {
         let Finding { tensor, start, end, message, .. } = finding;
-        let place = tensor.as_ref().map_or("no tensor".to_owned(), |name| format!("tensor {name:?}"));
-        text += &format!("  {place}, bytes {start} to {end}: {message}\n");
+        text += &match tensor {
+            _ if finding.cause == ORIGINAL_HASH => format!("  {message}\n"),
+            Some(name) => format!("  tensor {name:?}, bytes {start} to {end}: {message}\n"),
+            None => format!("  no tensor, bytes {start} to {end}: {message}\n"),
+        };
     }
     if checked.damage.len() > SHOWN_FINDINGS {
         text += &format!("  and {} more; --json gives all\n", checked.damage.len() - SHOWN_FINDINGS);
