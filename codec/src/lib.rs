@@ -9,6 +9,7 @@ mod chunk;
 pub mod container;
 mod decompress;
 pub mod error;
+mod hashes;
 pub mod original;
 pub mod output;
 mod rans;
@@ -16,7 +17,6 @@ mod safetensors;
 mod simd;
 mod split;
 mod stream;
-mod tensor_hashes;
 pub mod verify;
 mod wire;
 

@@ -89,6 +89,11 @@ impl Grid {
         self.chunks
     }
 
+    /// The length in bytes of the longest chunks that there may be; 0 when there are none.
+    pub(crate) fn longest_chunk(&self) -> u32 {
+        self.runs.iter().map(|run| run.chunk_size).max().unwrap_or(0)
+    }
+
     /// The chunk that holds byte `offset`, or `None` beyond the end.
     pub fn chunk_at(&self, offset: u64) -> Option<ChunkIndex> {
         if offset >= self.len {

@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 use crate::Progress;
 use crate::container::{Container, Tensor};
 use crate::error::{ErrorKind, Result};
+use crate::hashes::RangeHashes;
 use crate::original::Original;
 use crate::stream::windows;
-use crate::tensor_hashes::TensorHashes;
 
 /// What [`verify`] found. Everything was looked at, whatever was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,14 +71,15 @@ pub fn verify(container: &Container, progress: &dyn Progress) -> Result<Report> 
 /// Decodes all of `original` and compares it with these tensors' MD5s and this SHA-256.
 fn compare(original: &dyn Original, tensors: &[Tensor], sha256: &[u8; 32], progress: &dyn Progress) -> Result<Report> {
     let ranges: Vec<Range<u64>> = tensors.iter().map(|tensor| tensor.range.clone()).collect();
-    let mut tensor_hashes = TensorHashes::new(ranges.clone());
+    let mut tensor_hashes = RangeHashes::new(original, &ranges);
     let mut original_hash = Sha256::new();
-    let mut lost = Lost { tensors: ranges, damage: Vec::new() };
+    let mut lost = Lost { tensors: ranges.clone(), damage: Vec::new() };
     windows(original, progress, |window| {
         for chunk in window.lost.drain(..) {
             lost.add(original.grid().range(chunk.chunk), chunk.error.kind(), &chunk.error.to_string());
         }
-        rayon::join(|| original_hash.update(&window.bytes), || tensor_hashes.add(&window.range, &window.bytes));
+        let Range { start, end } = window.range;
+        rayon::join(|| original_hash.update(&window.bytes), || tensor_hashes.advance(end, end - start));
         Ok(())
     })?;
     let mut damage = lost.damage;
@@ -86,15 +87,14 @@ fn compare(original: &dyn Original, tensors: &[Tensor], sha256: &[u8; 32], progr
     // Without all of its bytes the original's hash says nothing new.
     let whole = damage.is_empty();
     for (number, (tensor, md5)) in tensors.iter().zip(tensor_hashes.finish()).enumerate() {
-        if md5 != tensor.md5 && !lost_tensors.contains(&number) {
-            damage.push(Damage {
-                cause: Cause::TensorHash,
-                range: tensor.range.clone(),
-                tensor: Some(number),
-                kind: ErrorKind::Corrupt,
-                message: "its bytes do not have the recorded MD5".to_owned(),
-            });
-        }
+        let (cause, kind, message) = match md5 {
+            _ if lost_tensors.contains(&number) => continue,
+            Ok(md5) if md5 == tensor.md5 => continue,
+            Ok(_) => (Cause::TensorHash, ErrorKind::Corrupt, "its bytes do not have the recorded MD5".to_owned()),
+            // It was read well a moment ago.
+            Err(error) => (Cause::Chunk, error.kind(), error.to_string()),
+        };
+        damage.push(Damage { cause, range: tensor.range.clone(), tensor: Some(number), kind, message });
     }
     damage.sort_by_key(|damage| damage.range.start);
     if whole && <[u8; 32]>::from(original_hash.finalize()) != *sha256 {

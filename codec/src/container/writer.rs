@@ -1,15 +1,16 @@
 //! Writing a container: original -> segments -> chunks -> codec -> bytes in order.
 //!
-//! The original is read once from front to back in *windows* of some megabytes, plus a sample of each segment that is
-//! longer than a window, so that memory is bounded whatever the size of the file. Inside a window everything runs in
-//! parallel: the SHA-256 of the original, the MD5 of each tensor, the plan of each segment and the coding of each chunk.
-//! What is written depends on the source and the options alone.
+//! The original is read from front to back in *windows* of some megabytes, plus a sample of each segment that is longer
+//! than a window, so that memory is bounded whatever the size of the file. While a window is coded (the plan of each
+//! segment, then each chunk), the SHA-256 of the original goes over it, the MD5s of the tensors get on by as many bytes
+//! with reads of their own ([`RangeHashes`]), the next window is read and the one before is written. What is written
+//! depends on the source and the options alone.
 
 use std::collections::HashMap;
 use std::io::Write;
 use std::ops::Range;
+use std::sync::Mutex;
 
-use md5::Md5;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -23,6 +24,7 @@ use crate::chunk::plan::{MAY_SHARE_TABLE, Plan, ReadyPlan, zstd_level};
 use crate::chunk::statistics::KeyStatistics;
 use crate::chunk::{self, Codec};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hashes::{Md5, RangeHashes};
 use crate::original::{DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, Original};
 use crate::rans::Table;
 use crate::safetensors::{Content, Layout, SegmentLayout, TensorLayout};
@@ -71,7 +73,7 @@ pub struct Summary {
     pub sha256: [u8; 32],
 }
 
-/// Bytes of the original that are in memory at a time (or one chunk, if that is larger).
+/// Bytes of a window (or one chunk, if that is larger). Two windows are in memory, and two coded ones.
 const WINDOW: u64 = 16 << 20;
 
 /// Segments in a window, since each has a plan in memory.
@@ -118,26 +120,23 @@ pub fn compress(
     let layout = Layout::of(source)?;
     let twins = duplicates::find(source, &layout.segments)?;
     let shared = SharedTables::fit(source, &layout.segments, &twins)?;
+    let ranges: Vec<Range<u64>> = layout.tensors.iter().map(|tensor| tensor.range.clone()).collect();
+    let mut hashes = Hashes { sha256: Sha256::new(), tensors: RangeHashes::new(source, &ranges) };
+    let spare = Spare::default();
     let mut writer = Writer {
-        job: Job { source, options, layout: &layout, twins, shared, progress },
-        out,
+        job: Job { source, options, layout: &layout, twins, shared, progress, spare: &spare },
         plans: HashMap::new(),
         known_tables: HashMap::new(),
-        tensor_hashes: TensorHashes { tensors: &layout.tensors, done: Vec::new(), open: None },
         segments: Vec::new(),
         tables: Vec::new(),
-        chunks: Vec::new(),
         chunks_promised: 0,
-        end: 0,
     };
-    writer.write(&frame::preamble())?;
-    let mut sha256 = Sha256::new();
-    let mut buffer = Vec::new();
-    for window in windows(&layout.segments, options.chunk_size) {
-        writer.window(&window, &mut buffer, &mut sha256)?;
-    }
+    let mut store = Store { out, chunks: Vec::new(), end: 0 };
+    store.write(&frame::preamble())?;
+    writer.write_chunks(&windows(&layout.segments, options.chunk_size), &mut hashes, &mut store)?;
+    let md5s = hashes.tensors.finish().into_iter().collect::<Result<Vec<_>>>()?;
     source.check_unchanged()?;
-    writer.finish(name, sha256.finalize().into())
+    writer.finish(name, hashes.sha256.finalize().into(), md5s, store)
 }
 
 /// A part of a segment: all of it, or as many whole chunks as fit in a window.
@@ -169,6 +168,25 @@ fn windows(segments: &[SegmentLayout], chunk_size: u32) -> Vec<Vec<Piece>> {
     windows
 }
 
+/// Where a window lies in the original.
+fn range_of(window: &[Piece]) -> Range<u64> {
+    window[0].range.start..window[window.len() - 1].range.end
+}
+
+/// Reads a window into `bytes`.
+fn read(source: &dyn Original, window: &[Piece], bytes: &mut Vec<u8>) -> Result<()> {
+    let Range { start, end } = range_of(window);
+    bytes.resize((end - start) as usize, 0);
+    let read = |(number, part): (usize, &mut [u8])| source.read_at(start + (number * READ) as u64, part);
+    bytes.par_chunks_mut(READ).enumerate().try_for_each(read)
+}
+
+/// The hashes of the original and its tensors, as far as they are taken.
+struct Hashes<'a> {
+    sha256: Sha256,
+    tensors: RangeHashes<'a>,
+}
+
 /// A chunk coded and ready to be written.
 struct CodedChunk {
     codec: Codec,
@@ -185,6 +203,23 @@ struct Job<'a> {
     twins: Vec<Option<usize>>,
     shared: SharedTables,
     progress: &'a dyn Progress,
+    spare: &'a Spare,
+}
+
+/// Memory that is used again: what is given back to the system must be zeroed by it before it comes again.
+#[derive(Default)]
+struct Spare {
+    buffers: Mutex<Vec<Buffers>>,
+    coded: Mutex<Vec<Vec<u8>>>,
+}
+
+/// One of the items, or a new one.
+fn take<T: Default>(items: &Mutex<Vec<T>>) -> T {
+    items.lock().expect("nobody panics with the lock held").pop().unwrap_or_default()
+}
+
+fn give_back<T>(items: &Mutex<Vec<T>>, item: T) {
+    items.lock().expect("nobody panics with the lock held").push(item);
 }
 
 impl Job<'_> {
@@ -208,73 +243,97 @@ impl Job<'_> {
     }
 }
 
-/// What has been done.
-struct Writer<'a> {
-    job: Job<'a>,
+/// What has been stored.
+struct Store<'a> {
     out: &'a mut (dyn Write + Send),
-    /// The plans of the segments of this window.
-    plans: HashMap<usize, ReadyPlan>,
-    /// Where runs of tables that are already stored begin.
-    known_tables: HashMap<Vec<Table>, usize>,
-    tensor_hashes: TensorHashes<'a>,
-    segments: Vec<Segment>,
-    tables: Vec<Table>,
     chunks: Vec<StoredChunk>,
-    /// Stored chunks of the segments that have begun, the ones still to be written included.
-    chunks_promised: u64,
     /// Bytes written so far.
     end: u64,
 }
 
-impl Writer<'_> {
+impl Store<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.out.write_all(bytes).map_err(|e| Error::io("cannot write the container", e))?;
         self.end += bytes.len() as u64;
         Ok(())
     }
 
-    /// Reads, hashes, codes and writes the pieces of a window.
-    fn window(&mut self, window: &[Piece], buffer: &mut Vec<u8>, sha256: &mut Sha256) -> Result<()> {
-        let start = window[0].range.start;
-        let end = window[window.len() - 1].range.end;
-        buffer.resize((end - start) as usize, 0);
-        let source = self.job.source;
-        let read = |(number, part): (usize, &mut [u8])| source.read_at(start + (number * READ) as u64, part);
-        buffer.par_chunks_mut(READ).enumerate().try_for_each(read)?;
-        let bytes_of = |range: &Range<u64>| &buffer[(range.start - start) as usize..(range.end - start) as usize];
-
-        let mut hashes = std::mem::take(&mut self.tensor_hashes);
-        let (coded, ()) = rayon::join(
-            || self.encode(window, &bytes_of),
-            || {
-                rayon::join(|| sha256.update(&*buffer), || hashes.add(start..end, &bytes_of));
-            },
-        );
-        self.tensor_hashes = hashes;
-        for chunk in coded? {
-            self.chunks.push(StoredChunk {
-                offset: self.end,
-                len: chunk.bytes.len() as u32,
-                codec: chunk.codec,
-                checksum: chunk.checksum,
-            });
-            self.write(&chunk.bytes)?;
+    /// Writes the chunks of a window.
+    fn write_chunks(&mut self, coded: Vec<CodedChunk>, spare: &Spare) -> Result<()> {
+        for CodedChunk { codec, bytes, checksum } in coded {
+            self.chunks.push(StoredChunk { offset: self.end, len: bytes.len() as u32, codec, checksum });
+            self.write(&bytes)?;
+            give_back(&spare.coded, bytes);
         }
         Ok(())
     }
+}
+
+/// What has been coded.
+struct Writer<'a> {
+    job: Job<'a>,
+    /// The plans of the segments of this window.
+    plans: HashMap<usize, ReadyPlan>,
+    /// Where runs of tables that are already stored begin.
+    known_tables: HashMap<Vec<Table>, usize>,
+    segments: Vec<Segment>,
+    tables: Vec<Table>,
+    /// Stored chunks of the segments that have begun, the ones still to be written included.
+    chunks_promised: u64,
+}
+
+impl Writer<'_> {
+    /// Reads, hashes, codes and writes all windows, all of that at the same time.
+    fn write_chunks(&mut self, windows: &[Vec<Piece>], hashes: &mut Hashes<'_>, store: &mut Store<'_>) -> Result<()> {
+        let source = self.job.source;
+        let (mut bytes, mut next_bytes, mut coded) = (Vec::new(), Vec::new(), Vec::new());
+        if let Some(first) = windows.first() {
+            read(source, first, &mut bytes)?;
+        }
+        for (number, window) in windows.iter().enumerate() {
+            let next = windows.get(number + 1);
+            let Range { start, end } = range_of(window);
+            let before = std::mem::take(&mut coded);
+            let Hashes { sha256, tensors } = &mut *hashes;
+            let spare = self.job.spare;
+            // The longest of all that cannot be shared between threads comes first.
+            let (now, ((), ((), (read, written)))) = rayon::join(
+                || self.encode(window, &bytes),
+                || {
+                    rayon::join(
+                        || sha256.update(&bytes),
+                        || {
+                            rayon::join(
+                                || tensors.advance(end, end - start),
+                                || {
+                                    rayon::join(
+                                        || next.map_or(Ok(()), |next| read(source, next, &mut next_bytes)),
+                                        || store.write_chunks(before, spare),
+                                    )
+                                },
+                            )
+                        },
+                    )
+                },
+            );
+            written?;
+            read?;
+            coded = now?;
+            std::mem::swap(&mut bytes, &mut next_bytes);
+        }
+        store.write_chunks(coded, self.job.spare)
+    }
 
     /// The coded chunks of a window, in order. Segments that begin in it get their plan and their place in the index.
-    fn encode<'b>(
-        &mut self,
-        window: &[Piece],
-        bytes_of: &(dyn Fn(&Range<u64>) -> &'b [u8] + Sync),
-    ) -> Result<Vec<CodedChunk>> {
+    fn encode(&mut self, window: &[Piece], bytes: &[u8]) -> Result<Vec<CodedChunk>> {
+        let start = range_of(window).start;
+        let bytes_of = |range: &Range<u64>| &bytes[(range.start - start) as usize..(range.end - start) as usize];
         self.plans.retain(|&segment, _| segment == window[0].segment);
         let begun =
             window.iter().filter(|piece| piece.range.start == self.job.layout.segments[piece.segment].range.start);
         let begun: Vec<&Piece> = begun.collect();
         let job = &self.job;
-        let plans = begun.par_iter().map(|piece| Ok(job.plan(piece, bytes_of)?.map(Plan::ready)));
+        let plans = begun.par_iter().map(|piece| Ok(job.plan(piece, &bytes_of)?.map(Plan::ready)));
         let plans = plans.collect::<Result<Vec<_>>>()?;
         for (piece, plan) in begun.into_iter().zip(plans) {
             self.index_segment(piece.segment, plan);
@@ -290,17 +349,18 @@ impl Writer<'_> {
             })
             .collect();
         let (job, plans) = (&self.job, &self.plans);
-        let encode = |buffers: &mut Buffers, (segment, range): &(usize, Range<u64>)| {
+        let encode = |(segment, range): &(usize, Range<u64>)| {
             if job.progress.cancelled() {
                 return Err(Error::new(ErrorKind::Cancelled, "cancelled"));
             }
-            let mut bytes = Vec::new();
+            let (mut buffers, mut bytes) = (take(&job.spare.buffers), take(&job.spare.coded));
             let element = job.layout.segments[*segment].element;
-            let codec = chunk::encode(&plans[segment], element, bytes_of(range), buffers, &mut bytes);
+            let codec = chunk::encode(&plans[segment], element, bytes_of(range), &mut buffers, &mut bytes);
+            give_back(&job.spare.buffers, buffers);
             job.progress.advance(range.end - range.start);
             Ok(CodedChunk { codec, checksum: checksum(&bytes), bytes })
         };
-        chunks.par_iter().map_init(Buffers::default, encode).collect()
+        chunks.par_iter().map(encode).collect()
     }
 
     /// Adds a segment to the index and keeps its plan; without one it shares the chunks of the segment that it equals.
@@ -339,19 +399,25 @@ impl Writer<'_> {
     }
 
     /// Writes the index and what follows it.
-    fn finish(mut self, name: &str, sha256: [u8; 32]) -> Result<Summary> {
-        let original = OriginalInfo { name: name.to_owned(), len: self.job.source.len(), sha256 };
-        let index = Index {
-            original,
-            segments: std::mem::take(&mut self.segments),
-            tensors: std::mem::take(&mut self.tensor_hashes).finish(),
-            tables: std::mem::take(&mut self.tables),
-            chunks: std::mem::take(&mut self.chunks),
+    fn finish(self, name: &str, sha256: [u8; 32], md5s: Vec<Md5>, mut store: Store<'_>) -> Result<Summary> {
+        let tensor = |(layout, md5): (&TensorLayout, Md5)| Tensor {
+            name: layout.name.clone(),
+            dtype: layout.dtype.clone(),
+            shape: layout.shape.clone(),
+            range: layout.range.clone(),
+            md5,
         };
-        let tail = frame::tail(&index.write(), self.end);
-        self.write(&tail)?;
-        self.out.flush().map_err(|e| Error::io("cannot write the container", e))?;
-        Ok(Summary { original_len: index.original.len, stored_len: self.end, sha256 })
+        let index = Index {
+            original: OriginalInfo { name: name.to_owned(), len: self.job.source.len(), sha256 },
+            segments: self.segments,
+            tensors: self.job.layout.tensors.iter().zip(md5s).map(tensor).collect(),
+            tables: self.tables,
+            chunks: std::mem::take(&mut store.chunks),
+        };
+        let tail = frame::tail(&index.write(), store.end);
+        store.write(&tail)?;
+        store.out.flush().map_err(|e| Error::io("cannot write the container", e))?;
+        Ok(Summary { original_len: index.original.len, stored_len: store.end, sha256 })
     }
 }
 
@@ -366,57 +432,6 @@ fn sample(source: &dyn Original, range: &Range<u64>) -> Result<Vec<u8>> {
         source.read_at(range.start + offset / 8 * 8, piece)?;
     }
     Ok(sample)
-}
-
-/// The MD5 of each tensor, taken as the windows go by.
-#[derive(Default)]
-struct TensorHashes<'a> {
-    tensors: &'a [TensorLayout],
-    /// Of the first tensors, in order.
-    done: Vec<[u8; 16]>,
-    /// The state of the next tensor, if some of its bytes went by already.
-    open: Option<Md5>,
-}
-
-impl TensorHashes<'_> {
-    /// Takes the bytes of `window`, which follow those that were taken before.
-    fn add<'b>(&mut self, window: Range<u64>, bytes_of: &(dyn Fn(&Range<u64>) -> &'b [u8] + Sync)) {
-        let rest = &self.tensors[self.done.len()..];
-        let touched = &rest[..rest.partition_point(|tensor| tensor.range.start < window.end)];
-        let open = self.open.take();
-        let mut hashes: Vec<Md5> = touched
-            .par_iter()
-            .enumerate()
-            .map(|(number, tensor)| {
-                let mut hash = if number == 0 { open.clone() } else { None }.unwrap_or_default();
-                let (start, end) = (tensor.range.start.max(window.start), tensor.range.end.min(window.end));
-                if start < end {
-                    hash.update(bytes_of(&(start..end)));
-                }
-                hash
-            })
-            .collect();
-        if touched.last().is_some_and(|tensor| tensor.range.end > window.end) {
-            self.open = hashes.pop();
-        }
-        self.done.extend(hashes.into_iter().map(|hash| <[u8; 16]>::from(hash.finalize())));
-    }
-
-    /// The tensors with their MD5.
-    fn finish(mut self) -> Vec<Tensor> {
-        // Those left are empty and lie at the very end.
-        self.done.resize(self.tensors.len(), Md5::digest([]).into());
-        let tensors = self.tensors.iter().zip(self.done);
-        tensors
-            .map(|(layout, md5)| Tensor {
-                name: layout.name.clone(),
-                dtype: layout.dtype.clone(),
-                shape: layout.shape.clone(),
-                range: layout.range.clone(),
-                md5,
-            })
-            .collect()
-    }
 }
 
 /// For each kind of floats one table made from all short segments, which need then not pay for one each.
