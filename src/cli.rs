@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{compress, decompress, info, verify};
+use crate::commands::{compress, decompress, info, mount, umount, verify};
 use crate::failure::Failure;
 use crate::ui;
 
@@ -17,6 +17,8 @@ Examples:
   bigsmall info model.bs                 say what is in it
   bigsmall verify model.bs               read all of it and check every byte
   bigsmall decompress model.bs           write model.safetensors again, byte for byte
+  bigsmall mount models /mnt/models      show every container in models as its original
+  bigsmall umount /mnt/models            end that
 
 Exit codes: 0 all is well, 1 verify found damage, 2 the command could not do what it was asked to,
 129, 130 or 143 it was interrupted by SIGHUP, SIGINT or SIGTERM.
@@ -37,6 +39,8 @@ enum Command {
     Decompress(decompress::Args),
     Info(info::Args),
     Verify(verify::Args),
+    Mount(mount::Args),
+    Umount(umount::Args),
 }
 
 /// Runs the command that `arguments` (the program's name first) ask for.
@@ -53,6 +57,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Fa
         Command::Decompress(args) => decompress::run(args),
         Command::Info(args) => info::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Mount(args) => mount::run(args),
+        Command::Umount(args) => umount::run(args),
     }
 }
 

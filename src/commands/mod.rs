@@ -3,6 +3,8 @@
 pub mod compress;
 pub mod decompress;
 pub mod info;
+pub mod mount;
+pub mod umount;
 pub mod verify;
 
 use std::path::{Path, PathBuf};

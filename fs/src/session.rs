@@ -1,0 +1,460 @@
+//! Mounting, unmounting, and the life of the process that serves a mount.
+
+use std::ffi::{CString, OsString};
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bigsmall_codec::Container;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::cache::ChunkCache;
+use crate::fuse::{self, Serving, Settings};
+use crate::view::{Source, View};
+
+/// What the source of our mounts begins with in the kernel's list, by which they are known: root's mounts have no type of
+/// their own there.
+const SOURCE_PREFIX: &str = "bigsmall:";
+
+/// How long an unmount waits for a busy mount to become free before it lets go of it lazily.
+const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long `umount` waits for the process that served the mount to end.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often something that is waited for is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Why something could not be mounted or unmounted: a message for people that names the path.
+#[derive(Debug)]
+pub struct SessionError(String);
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SessionError {}
+
+type Result<T> = std::result::Result<T, SessionError>;
+
+fn failed<T>(message: impl Into<String>) -> Result<T> {
+    Err(SessionError(message.into()))
+}
+
+/// What to mount where, and how.
+#[derive(Clone, Debug)]
+pub struct MountOptions {
+    /// A directory, or one container.
+    pub source: PathBuf,
+    /// An existing directory.
+    pub mountpoint: PathBuf,
+    /// Bytes of decoded chunks that are kept.
+    pub cache_size: u64,
+    /// Bytes that the kernel reads ahead.
+    pub read_ahead: u32,
+    /// Whether users other than the one who mounts may look.
+    pub allow_other: bool,
+}
+
+/// A checked [`MountOptions`]: paths are absolute, the source is what it should be.
+#[derive(Debug)]
+pub struct Prepared {
+    options: MountOptions,
+    source: Source,
+}
+
+impl MountOptions {
+    /// Checks all that can be checked before mounting.
+    ///
+    /// # Errors
+    /// A message that names the path and says what to do.
+    pub fn prepare(mut self) -> Result<Prepared> {
+        self.source = absolute(&self.source)?;
+        let shown = self.source.display();
+        let kind = match fs::metadata(&self.source) {
+            Ok(metadata) => metadata.file_type(),
+            Err(e) => return failed(format!("{shown}: cannot be mounted: {e}")),
+        };
+        let source = if kind.is_dir() {
+            fs::read_dir(&self.source).map_err(|e| SessionError(format!("{shown}: cannot be read: {e}")))?;
+            Source::Directory(self.source.clone())
+        } else {
+            Container::open(&self.source).map_err(|e| SessionError(e.to_string()))?;
+            Source::Container(self.source.clone())
+        };
+        self.mountpoint = check_mountpoint(&self.mountpoint)?;
+        if kind.is_dir() && self.mountpoint.starts_with(&self.source) {
+            return failed(format!(
+                "{}: lies inside of what is to be mounted, {shown}: the mount would contain itself; mount it elsewhere",
+                self.mountpoint.display()
+            ));
+        }
+        if kind.is_dir() && self.source.starts_with(&self.mountpoint) {
+            return failed(format!(
+                "{shown}: lies inside of {}, which the mount would hide",
+                self.mountpoint.display()
+            ));
+        }
+        check_fuse_device()?;
+        Ok(Prepared { options: self, source })
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    fs::canonicalize(path).map_err(|e| SessionError(format!("{}: {}", path.display(), without_code(&e))))
+}
+
+/// An error of the operating system as people say it.
+fn without_code(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(at) => text[..at].to_lowercase(),
+        None => text,
+    }
+}
+
+fn check_mountpoint(mountpoint: &Path) -> Result<PathBuf> {
+    let shown = mountpoint.display();
+    match fs::metadata(mountpoint) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return failed(format!("{shown}: is not a directory; a mount needs one")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return failed(format!("{shown}: there is no such directory; create it first"));
+        }
+        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
+            return failed(format!("{shown}: a dead mount is in the way; remove it with `bigsmall umount {shown}`"));
+        }
+        Err(e) => return failed(format!("{shown}: {}", without_code(&e))),
+    }
+    let mountpoint = absolute(mountpoint)?;
+    if find_mount(&mountpoint)?.is_some_and(|mount| mount.is_ours()) {
+        return failed(format!(
+            "{shown}: is already a bigsmall mount; unmount it with `bigsmall umount {shown}` first"
+        ));
+    }
+    Ok(mountpoint)
+}
+
+fn check_fuse_device() -> Result<()> {
+    let device = Path::new("/dev/fuse");
+    match fs::metadata(device) {
+        Ok(metadata) if metadata.file_type().is_char_device() => {}
+        Ok(_) => return failed("/dev/fuse: is not a device; FUSE does not work here"),
+        Err(_) => {
+            return failed(
+                "/dev/fuse: there is no such device, so nothing can be mounted\n\
+                 load the kernel module with `modprobe fuse`; a container needs `--device /dev/fuse --cap-add SYS_ADMIN`",
+            );
+        }
+    }
+    match File::options().read(true).write(true).open(device) {
+        Ok(_) => Ok(()),
+        Err(e) => failed(format!(
+            "/dev/fuse: cannot be opened: {}\nthe device exists but may not be used here; a container needs \
+             `--device /dev/fuse --cap-add SYS_ADMIN`",
+            without_code(&e)
+        )),
+    }
+}
+
+/// A live mount, served by this process.
+pub struct Mounted {
+    serving: Serving,
+    mountpoint: PathBuf,
+}
+
+impl Prepared {
+    /// Mounts, and serves requests from threads of this process.
+    ///
+    /// # Errors
+    /// A message that names the mount point.
+    pub fn mount(self) -> Result<Mounted> {
+        let MountOptions { source, mountpoint, cache_size, read_ahead, allow_other } = self.options;
+        let settings =
+            Settings { allow_other, read_ahead, source_name: format!("{SOURCE_PREFIX}{}", source.display()) };
+        let serving = fuse::start(View::new(self.source), ChunkCache::new(cache_size), &mountpoint, settings)
+            .map_err(|e| mount_error(&mountpoint, allow_other, &e))?;
+        raise_read_ahead(&mountpoint, read_ahead);
+        Ok(Mounted { serving, mountpoint })
+    }
+
+    /// Mounts in a process of its own that goes on when this one ends, and returns when the mount is ready. What goes
+    /// wrong later is appended to `log`, or lost without one.
+    ///
+    /// Must be called before the process has other threads, for they would not come along.
+    ///
+    /// # Errors
+    /// As [`mount`](Prepared::mount), or when no process can be made.
+    pub fn mount_in_background(self, log: Option<&Path>) -> Result<()> {
+        let log = log.map(|path| {
+            let file = File::options().create(true).append(true).open(path);
+            file.map_err(|e| SessionError(format!("{}: cannot be written to: {}", path.display(), without_code(&e))))
+        });
+        let log = log.transpose()?;
+        let (mut reader, mut writer) = pipe().map_err(|e| SessionError(format!("cannot make a pipe: {e}")))?;
+        // SAFETY: there is one thread only, so the child may do all that the parent could.
+        match unsafe { libc::fork() } {
+            -1 => failed(format!("cannot make a process: {}", io::Error::last_os_error())),
+            0 => {
+                drop(reader);
+                // SAFETY: it takes no arguments; it fails only for a process that leads a group, which a child does not.
+                unsafe { libc::setsid() };
+                let code = match self.mount() {
+                    Ok(mounted) => {
+                        let _ = std::env::set_current_dir("/");
+                        redirect_standard_streams(log.as_ref());
+                        let _ = writer.write_all(READY);
+                        drop(writer);
+                        i32::from(mounted.serve().is_err())
+                    }
+                    Err(error) => {
+                        let _ = writer.write_all(error.0.as_bytes());
+                        1
+                    }
+                };
+                std::process::exit(code);
+            }
+            _ => {
+                drop(writer);
+                let mut said = Vec::new();
+                reader.read_to_end(&mut said).map_err(|e| SessionError(format!("cannot hear from the mount: {e}")))?;
+                match said {
+                    ready if ready == READY => Ok(()),
+                    nothing if nothing.is_empty() => failed("the process that was to serve the mount died"),
+                    error => failed(String::from_utf8_lossy(&error)),
+                }
+            }
+        }
+    }
+}
+
+/// What the process that serves a mount says when the mount is ready.
+const READY: &[u8] = b"\0ready";
+
+fn mount_error(mountpoint: &Path, allow_other: bool, error: &io::Error) -> SessionError {
+    let mut message = format!("{}: cannot be mounted on: {}", mountpoint.display(), without_code(error));
+    if error.kind() == io::ErrorKind::NotFound {
+        message += "\nusers other than root need the program `fusermount3` (package fuse3)";
+    } else if allow_other {
+        message += "\n--allow-other needs the line `user_allow_other` in /etc/fuse.conf for users other than root";
+    }
+    SessionError(message)
+}
+
+fn pipe() -> io::Result<(File, File)> {
+    let mut ends = [0; 2];
+    // SAFETY: `ends` has room for the two descriptors.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `pipe2` returned 0, so both are open and nobody else's.
+    Ok(unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) })
+}
+
+/// Lets go of the terminal: reads find nothing, what is written goes to `log` or nowhere.
+fn redirect_standard_streams(log: Option<&File>) {
+    let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { return };
+    for (stream, file) in [(0, &null), (1, log.unwrap_or(&null)), (2, log.unwrap_or(&null))] {
+        // SAFETY: both descriptors are open for the time of the call.
+        unsafe { libc::dup2(file.as_raw_fd(), stream) };
+    }
+}
+
+/// Lets the kernel read ahead more than it offers to FUSE by itself, which only root may. Failing is no fault: the mount
+/// then works with what it has.
+fn raise_read_ahead(mountpoint: &Path, read_ahead: u32) {
+    let Ok(Some(mount)) = find_mount(mountpoint) else { return };
+    let knob = format!("/sys/class/bdi/{}/read_ahead_kb", mount.device);
+    if let Err(error) = fs::write(&knob, (read_ahead / 1024).to_string()) {
+        log::debug!("{knob}: {error}");
+    }
+}
+
+impl Mounted {
+    /// Serves the mount until it is unmounted, by somebody else or because of SIGTERM, SIGINT or SIGHUP.
+    ///
+    /// # Errors
+    /// When the connection to the kernel breaks.
+    pub fn serve(self) -> Result<()> {
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+            .map_err(|e| SessionError(format!("cannot watch for signals: {e}")))?;
+        let handle = signals.handle();
+        let mountpoint = self.mountpoint.clone();
+        let watcher = thread::spawn(move || {
+            if signals.forever().next().is_some() {
+                end(&mountpoint);
+            }
+        });
+        let served = self.serving.join();
+        handle.close();
+        let _ = watcher.join();
+        served.map_err(|e| SessionError(format!("{}: the mount broke: {e}", self.mountpoint.display())))
+    }
+}
+
+/// Unmounts because the process was asked to end: politely at first, then whoever still uses the mount keeps what is open.
+fn end(mountpoint: &Path) {
+    let start = Instant::now();
+    while let Err(error) = detach(mountpoint, false) {
+        if start.elapsed() > BUSY_PATIENCE {
+            log::warn!("{}: still in use ({error}), so it is unmounted lazily", mountpoint.display());
+            if let Err(error) = detach(mountpoint, true) {
+                log::error!("{}: cannot be unmounted: {error}", mountpoint.display());
+            }
+            return;
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// Unmounts what `bigsmall mount` mounted on `mountpoint`, and waits until it is gone. A mount whose process died is
+/// cleaned away. With `lazy` a mount in use vanishes from the tree at once and ends when its last user does.
+///
+/// # Errors
+/// A message that names the path: it is no mount of ours, it is in use, it may not be unmounted.
+pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
+    let shown = mountpoint.display();
+    // A dead mount cannot be asked for its path.
+    let absolute = fs::canonicalize(mountpoint).or_else(|_| std::path::absolute(mountpoint));
+    let absolute = absolute.map_err(|e| SessionError(format!("{shown}: {}", without_code(&e))))?;
+    let Some(mount) = find_mount(&absolute)? else { return failed(format!("{shown}: nothing is mounted there")) };
+    if !mount.is_ours() {
+        return failed(format!("{shown}: is a mount of type {}, not one of bigsmall", mount.kind));
+    }
+    match detach(&absolute, lazy) {
+        Ok(()) => {}
+        Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
+            return failed(format!(
+                "{shown}: is in use; end the programs that use it (`fuser -vm {shown}` lists them) or try `--lazy`"
+            ));
+        }
+        Err(e) => return failed(format!("{shown}: cannot be unmounted: {}", without_code(&e))),
+    }
+    let start = Instant::now();
+    while find_mount(&absolute)?.is_some_and(|now| now.id == mount.id) {
+        if start.elapsed() > END_PATIENCE {
+            return failed(format!(
+                "{shown}: is still there {} seconds after it was unmounted",
+                END_PATIENCE.as_secs()
+            ));
+        }
+        thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+/// Asks the kernel to unmount, or `fusermount3` where the kernel lets only root.
+fn detach(mountpoint: &Path, lazy: bool) -> io::Result<()> {
+    let path = CString::new(mountpoint.as_os_str().as_bytes())?;
+    let flags = libc::UMOUNT_NOFOLLOW | if lazy { libc::MNT_DETACH } else { 0 };
+    // SAFETY: `path` ends in NUL and outlives the call.
+    if unsafe { libc::umount2(path.as_ptr(), flags) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() != Some(libc::EPERM) {
+        return Err(error);
+    }
+    let mut command = Command::new("fusermount3");
+    command.arg(if lazy { "-uz" } else { "-u" }).arg("--").arg(mountpoint);
+    let output = command.stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(if said.contains("busy") {
+        io::Error::from_raw_os_error(libc::EBUSY)
+    } else {
+        io::Error::other(said.trim().to_owned())
+    })
+}
+
+/// A line of the kernel's list of mounts.
+struct MountLine {
+    id: u64,
+    /// Major and minor number, as in `0:42`.
+    device: String,
+    kind: String,
+    source: String,
+}
+
+impl MountLine {
+    /// Whether `bigsmall mount` made it.
+    fn is_ours(&self) -> bool {
+        self.kind.starts_with("fuse") && self.source.starts_with(SOURCE_PREFIX)
+    }
+}
+
+/// The topmost mount on exactly this path, if there is one.
+fn find_mount(path: &Path) -> Result<Option<MountLine>> {
+    let list = "/proc/self/mountinfo";
+    let lines = fs::read(list).map_err(|e| SessionError(format!("{list}: {e}")))?;
+    Ok(lines.split(|&byte| byte == b'\n').rev().find_map(|line| parse_mount(line, path)))
+}
+
+/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`, if the fifth field is `path`.
+fn parse_mount(line: &[u8], path: &Path) -> Option<MountLine> {
+    let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+    if unescape(fields.get(4)?) != path.as_os_str() {
+        return None;
+    }
+    let separator = fields.iter().position(|field| *field == b"-")?;
+    let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+    Some(MountLine {
+        id: text(fields[0]).parse().ok()?,
+        device: text(fields[2]),
+        kind: text(fields.get(separator + 1)?),
+        source: text(fields.get(separator + 2)?),
+    })
+}
+
+/// Undoes the kernel's `\040` for a blank, and the like.
+fn unescape(field: &[u8]) -> OsString {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after
+            .get(..3)
+            .filter(|_| byte == b'\\')
+            .and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
+        match octal {
+            Some(code) => {
+                out.push(code);
+                rest = &after[3..];
+            }
+            None => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    OsString::from_vec(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_list_is_understood() {
+        let line = br"36 35 0:52 / /mnt/my\040models ro,nosuid - fuse bigsmall:/data ro,user_id=0";
+        let mount = parse_mount(line, Path::new("/mnt/my models")).unwrap();
+        assert_eq!((mount.id, mount.device.as_str()), (36, "0:52"));
+        assert!(mount.is_ours());
+        let other = br"36 35 0:52 / /mnt ro - fuse /data ro";
+        assert!(!parse_mount(other, Path::new("/mnt")).unwrap().is_ours());
+        assert!(parse_mount(line, Path::new("/mnt")).is_none());
+        assert!(parse_mount(b"", Path::new("/mnt")).is_none());
+        assert_eq!(unescape(br"a\011b\134c\x"), std::ffi::OsStr::new("a\tb\\c\\x"));
+    }
+}

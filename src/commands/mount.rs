@@ -1,0 +1,113 @@
+//! `bigsmall mount`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bigsmall_fs::session::{MountOptions, SessionError};
+
+use crate::failure::Failure;
+use crate::ui::size::parse_size;
+
+const EXAMPLES: &str = "\
+Examples:
+  bigsmall mount models /mnt/models
+      every x.bs in and below models appears as x.safetensors, everything else as it is
+  bigsmall mount model.bs /mnt/model
+      one file, /mnt/model/model.safetensors
+  bigsmall mount --foreground --cache-size 1GiB models /mnt/models
+  bigsmall umount /mnt/models
+
+The mount is read-only and goes to the background once it can be used. SIGTERM and SIGINT unmount it.";
+
+/// Show containers as the files they were made from
+///
+/// The originals appear byte for byte, with the times and permissions of their containers; programs read them as any
+/// other files, and only the ranges that they read are decoded. A container that cannot be opened, or whose name is
+/// taken by a real file, is shown as the plain file it is.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// A directory, or one container
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+
+    /// An existing directory to mount on
+    #[arg(value_name = "MNT")]
+    mountpoint: PathBuf,
+
+    /// Stay in the foreground, with the log on standard error, until unmounted
+    #[arg(short, long)]
+    foreground: bool,
+
+    /// Memory for decoded chunks, such as 64MiB
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
+    cache_size: u64,
+
+    /// What the kernel reads ahead of a program that reads in sequence; more than 128 KiB takes effect only for root
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_read_ahead)]
+    read_ahead: u32,
+
+    /// Let other users look, as far as the permissions of the files allow
+    #[arg(long)]
+    allow_other: bool,
+
+    /// Append to FILE what goes wrong while the mount is in the background
+    #[arg(long, value_name = "FILE", conflicts_with = "foreground")]
+    log: Option<PathBuf>,
+}
+
+/// The most that the kernel is asked to read ahead: beyond it, lazy loads get much slower and nothing gets faster.
+const MOST_READ_AHEAD: u64 = 16 << 20;
+
+fn parse_read_ahead(text: &str) -> Result<u32, String> {
+    match parse_size(text)? {
+        size if size <= MOST_READ_AHEAD => Ok(size as u32),
+        _ => Err("the kernel should not read ahead more than 16 MiB".to_owned()),
+    }
+}
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Failure {
+        Failure::new(error.to_string())
+    }
+}
+
+/// Mounts; returns when the mount is ready, or in the foreground when it is gone.
+///
+/// # Errors
+/// When it cannot be mounted.
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    log::set_logger(&StandardError).expect("no other logger was set");
+    log::set_max_level(log::LevelFilter::Warn);
+    let options = MountOptions {
+        source: args.source.clone(),
+        mountpoint: args.mountpoint.clone(),
+        cache_size: args.cache_size,
+        read_ahead: args.read_ahead,
+        allow_other: args.allow_other,
+    };
+    let prepared = options.prepare()?;
+    if args.foreground {
+        prepared.mount()?.serve()?;
+    } else {
+        prepared.mount_in_background(args.log.as_deref())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the log to standard error, a line an event.
+struct StandardError;
+
+impl log::Log for StandardError {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target().starts_with("bigsmall")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            eprintln!("bigsmall: {}: {}", record.level().as_str().to_lowercase(), record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}
