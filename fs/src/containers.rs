@@ -70,10 +70,10 @@ impl Containers {
     pub fn open(&self, path: &Path, metadata: &Metadata) -> Outcome {
         let identity = Identity::of(metadata);
         let mut kept = self.lock();
-        if let Some((known, outcome)) = kept.get(path) {
-            if *known == identity {
-                return outcome.clone();
-            }
+        if let Some((known, outcome)) = kept.get(path)
+            && *known == identity
+        {
+            return outcome.clone();
         }
         drop(kept);
         // Two threads may do this at once; then both do it, and one result stays.

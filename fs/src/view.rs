@@ -111,10 +111,10 @@ impl View {
             Err(error) => return Err(error),
         }
         for container in container_names(name) {
-            if let Some((path, metadata, opened)) = self.container(dir, &container)? {
-                if shown_name(&container, opened.container.original_name()).as_deref() == Some(name) {
-                    return Ok(Entry { path, metadata, kind: Kind::Virtual(opened) });
-                }
+            if let Some((path, metadata, opened)) = self.container(dir, &container)?
+                && shown_name(&container, opened.container.original_name()).as_deref() == Some(name)
+            {
+                return Ok(Entry { path, metadata, kind: Kind::Virtual(opened) });
             }
         }
         Err(io::ErrorKind::NotFound.into())
@@ -162,10 +162,10 @@ impl View {
             if rival == name {
                 break;
             }
-            if let Some((_, _, rival_opened)) = self.container(dir, &rival)? {
-                if shown_name(&rival, rival_opened.container.original_name()).as_ref() == Some(&shown) {
-                    return Ok(None);
-                }
+            if let Some((_, _, rival_opened)) = self.container(dir, &rival)?
+                && shown_name(&rival, rival_opened.container.original_name()).as_ref() == Some(&shown)
+            {
+                return Ok(None);
             }
         }
         Ok(Some(shown))
@@ -217,10 +217,10 @@ fn container_names(shown: &OsStr) -> Vec<OsString> {
     };
     let mut names = Vec::new();
     // As `Path` sees it: a name that begins with its only dot has no extension.
-    if let (Some(stem), Some(_)) = (Path::new(shown).file_stem(), Path::new(shown).extension()) {
-        if stem.as_bytes() != shown.as_bytes() {
-            names.push(with_extension(stem));
-        }
+    if let (Some(stem), Some(_)) = (Path::new(shown).file_stem(), Path::new(shown).extension())
+        && stem.as_bytes() != shown.as_bytes()
+    {
+        names.push(with_extension(stem));
     }
     names.push(with_extension(shown));
     names

@@ -1,0 +1,448 @@
+//! Real mounts, held to what `docs/semantics.md` promises; each promise names its test.
+//!
+//! They need /dev/fuse and the right to mount. Where that is missing they fail and say so; none is passed over. Each
+//! mount has a directory of its own and is unmounted on every path out.
+
+#[path = "cli/support.rs"]
+mod support;
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use memmap2::{Mmap, MmapOptions};
+use support::*;
+
+/// How long something that should happen at once may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A scratch directory with a mount in it. `fails` and `ok` run there, so messages have short names.
+struct Mounted {
+    scratch: Scratch,
+}
+
+impl Mounted {
+    /// Mounts `source` of the scratch directory on `mnt`.
+    #[track_caller]
+    fn new(scratch: Scratch, source: &str) -> Mounted {
+        Mounted::with_options(scratch, source, "")
+    }
+
+    #[track_caller]
+    fn with_options(scratch: Scratch, source: &str, options: &str) -> Mounted {
+        fs::create_dir(scratch.path("mnt")).unwrap();
+        // Made before mounting, so that a panic below unmounts too.
+        let mounted = Mounted { scratch };
+        mounted.scratch.ok(&format!("mount {options} {source} mnt"));
+        assert!(mounted.is_mounted());
+        mounted
+    }
+
+    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.scratch.path("mnt").join(name)
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    fn names(&self) -> Vec<String> {
+        names_in(&self.scratch.path("mnt"))
+    }
+
+    fn is_mounted(&self) -> bool {
+        let mountpoint = self.scratch.path("").canonicalize().unwrap().join("mnt");
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        mounts.lines().any(|line| line.split(' ').nth(1).map(Path::new) == Some(&mountpoint))
+    }
+
+    /// The process that serves the mount, known by the log that it writes to: `log` in this scratch directory.
+    fn daemon(&self) -> u32 {
+        let log = self.scratch.path("log").canonicalize().unwrap();
+        let serves = |pid: u32| fs::read_link(format!("/proc/{pid}/fd/2")).is_ok_and(|target| target == log);
+        let pids = fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok());
+        pids.into_iter().find(|&pid| serves(pid)).expect("a process that serves the mount")
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if self.is_mounted() {
+            let _ = Command::new("umount").arg("-l").arg(self.scratch.path("mnt")).stderr(Stdio::null()).status();
+        }
+        if self.is_mounted() {
+            let _ = Command::new("fusermount3").arg("-uz").arg(self.scratch.path("mnt")).status();
+        }
+    }
+}
+
+/// A scratch directory with a directory `models` that holds the container of the real weights, `real.bs`.
+fn real() -> (Scratch, Vec<u8>) {
+    let scratch = Scratch::new();
+    let original = fs::read(REAL_WEIGHTS).unwrap();
+    scratch.write("real.safetensors", &original);
+    fs::create_dir(scratch.path("models")).unwrap();
+    scratch.ok("compress real.safetensors -o models/real.bs --chunk-size 16KiB -q");
+    (scratch, original)
+}
+
+/// Waits until `done`, and fails if that takes too long.
+#[track_caller]
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn errno(result: io::Result<impl Sized>) -> i32 {
+    result.err().expect("an error").raw_os_error().expect("one of the operating system's")
+}
+
+/// Linux's numbers of the errors that are promised.
+const EIO: i32 = 5;
+const EROFS: i32 = 30;
+
+#[test]
+fn every_byte_is_the_originals() {
+    let (scratch, original) = real();
+    let mounted = Mounted::new(scratch, "models");
+    assert_eq!(mounted.names(), ["real.safetensors"]);
+    assert!(mounted.read("real.safetensors") == original);
+    let file = File::open(mounted.path("real.safetensors")).unwrap();
+    for (offset, len) in [(0, 1), (1, 7), (4095, 2), (16_383, 3), (16_384, 16_384), (100_001, 77_777)] {
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, offset).unwrap();
+        assert!(bytes == original[offset as usize..offset as usize + len], "{len} bytes at {offset}");
+    }
+    let mut beyond = [0; 10];
+    assert_eq!(file.read_at(&mut beyond, original.len() as u64 - 3).unwrap(), 3);
+    assert_eq!(file.read_at(&mut beyond, original.len() as u64 + 3).unwrap(), 0);
+}
+
+#[test]
+fn files_can_be_mapped() {
+    let (scratch, original) = real();
+    let mounted = Mounted::new(scratch, "models");
+    let file = File::open(mounted.path("real.safetensors")).unwrap();
+    // SAFETY: the mount is read-only and its source is not touched while the maps live.
+    let (shared, mut private) = unsafe { (Mmap::map(&file).unwrap(), MmapOptions::new().map_copy(&file).unwrap()) };
+    assert!(shared[..] == original[..]);
+    private[0] ^= 1;
+    assert!(private[1..] == original[1..] && private[0] != original[0]);
+    assert!(shared[..] == original[..], "what is written to a private map stays there");
+    safetensors::SafeTensors::deserialize(&shared).unwrap();
+}
+
+#[test]
+fn attributes_are_true() {
+    let (scratch, original) = real();
+    set_attributes(&scratch.path("models/real.bs"), 0o640, (1_500_000_000, 123_456_789));
+    scratch.write("models/plain.txt", "plain");
+    let container = fs::metadata(scratch.path("models/real.bs")).unwrap();
+    let (plain, source) = (fs::metadata(scratch.path("models/plain.txt")).unwrap(), scratch.path("models"));
+    let mounted = Mounted::new(scratch, "models");
+    let shown = fs::metadata(mounted.path("real.safetensors")).unwrap();
+    assert_eq!(shown.len(), original.len() as u64);
+    assert_eq!(shown.blocks(), container.blocks(), "du shows what is stored");
+    assert!(shown.blocks() * 512 < shown.len());
+    assert_eq!((shown.mtime(), shown.mtime_nsec()), (1_500_000_000, 123_456_789));
+    assert_eq!(shown.mode() & 0o7777, 0o440, "its permissions, but for writing");
+    assert_eq!((shown.uid(), shown.gid()), (container.uid(), container.gid()));
+    let shown_plain = fs::metadata(mounted.path("plain.txt")).unwrap();
+    assert_eq!((shown_plain.len(), shown_plain.mtime()), (plain.len(), plain.mtime()));
+    assert_ne!(shown.ino(), shown_plain.ino());
+    assert_eq!(shown.dev(), shown_plain.dev());
+    let free = |path: &Path| {
+        let output = Command::new("stat").args(["-f", "-c", "%b %f %a %S"]).arg(path).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!(free(&mounted.path("")), free(&source), "df shows the file system of the source");
+}
+
+#[test]
+fn inode_numbers_stay() {
+    let (scratch, _) = real();
+    let mounted = Mounted::new(scratch, "models");
+    let number = || fs::metadata(mounted.path("real.safetensors")).unwrap().ino();
+    let first = number();
+    // The entry keeps the directory open, so it must not live on.
+    let listed = fs::read_dir(mounted.path("")).unwrap().next().unwrap().unwrap().ino();
+    assert_eq!(listed, first);
+    thread::sleep(Duration::from_millis(1200));
+    assert_eq!(number(), first, "when the kernel has asked again");
+    mounted.scratch.ok("umount mnt");
+    mounted.scratch.ok("mount models mnt");
+    assert_eq!(number(), first, "in the next mount");
+}
+
+#[test]
+fn nothing_can_be_written() {
+    let (scratch, original) = real();
+    let mounted = Mounted::new(scratch, "models");
+    let (file, new) = (mounted.path("real.safetensors"), mounted.path("new"));
+    assert_eq!(errno(OpenOptions::new().write(true).open(&file)), EROFS);
+    assert_eq!(errno(OpenOptions::new().append(true).open(&file)), EROFS);
+    assert_eq!(errno(File::create(&new)), EROFS);
+    assert_eq!(errno(fs::create_dir(&new)), EROFS);
+    assert_eq!(errno(fs::remove_file(&file)), EROFS);
+    assert_eq!(errno(fs::rename(&file, &new)), EROFS);
+    assert_eq!(errno(fs::hard_link(&file, &new)), EROFS);
+    assert_eq!(errno(symlink("x", &new)), EROFS);
+    assert_eq!(errno(fs::set_permissions(&file, fs::Permissions::from_mode(0o777))), EROFS);
+    assert!(mounted.read("real.safetensors") == original);
+}
+
+#[test]
+fn everything_else_appears_as_itself() {
+    let (scratch, original) = real();
+    scratch.write("models/config.json", "{}");
+    scratch.write("models/deep/er/empty", "");
+    scratch.write(Path::new("models/deep").join(OsStr::from_bytes(b"caf\xe9.bin")), "latin 1");
+    fs::copy(scratch.path("models/real.bs"), scratch.path("models/deep/er/again.bs")).unwrap();
+    symlink("config.json", scratch.path("models/link.json")).unwrap();
+    symlink("nowhere", scratch.path("models/dangling")).unwrap();
+    symlink("../real.bs", scratch.path("models/deep/linked.bs")).unwrap();
+    let mounted = Mounted::new(scratch, "models");
+    assert_eq!(mounted.names(), ["config.json", "dangling", "deep", "link.json", "real.safetensors"]);
+    assert_eq!(names_in(&mounted.path("deep")), ["caf\u{fffd}.bin", "er", "linked.safetensors"]);
+    assert_eq!(names_in(&mounted.path("deep/er")), ["again.safetensors", "empty"]);
+    assert_eq!(mounted.read("config.json"), b"{}");
+    assert_eq!(fs::read_link(mounted.path("link.json")).unwrap(), Path::new("config.json"));
+    assert_eq!(mounted.read("link.json"), b"{}");
+    assert_eq!(fs::read_link(mounted.path("dangling")).unwrap(), Path::new("nowhere"));
+    assert_eq!(fs::read(mounted.path("deep").join(OsStr::from_bytes(b"caf\xe9.bin"))).unwrap(), b"latin 1");
+    assert!(mounted.read("deep/er/again.safetensors") == original);
+    assert!(mounted.read("deep/linked.safetensors") == original, "a link to a container shows its original");
+    assert!(!mounted.path("real.bs").exists(), "the container itself is hidden");
+}
+
+#[test]
+fn a_real_file_keeps_its_name_and_the_container_too() {
+    let (scratch, original) = real();
+    scratch.write("models/real.safetensors", "not that");
+    let container = scratch.read("models/real.bs");
+    // Recorded without an extension, so shown as `two.safetensors` as well; the shorter name comes first.
+    scratch.write("two", "two");
+    scratch.ok("compress two -o models/two.safetensors.bs -q");
+    fs::copy(scratch.path("models/real.bs"), scratch.path("models/two.bs")).unwrap();
+    let mounted = Mounted::new(scratch, "models");
+    assert_eq!(mounted.names(), ["real.bs", "real.safetensors", "two.safetensors", "two.safetensors.bs"]);
+    assert_eq!(mounted.read("real.safetensors"), b"not that");
+    assert!(mounted.read("real.bs") == container);
+    assert!(mounted.read("two.safetensors") == original);
+}
+
+#[test]
+fn a_broken_container_does_not_disturb_its_neighbours() {
+    let (scratch, original) = real();
+    let container = scratch.read("models/real.bs");
+    scratch.write("models/short.bs", &container[..container.len() / 2]);
+    scratch.write("models/empty.bs", "");
+    let mut newer = container.clone();
+    newer[10] = 77;
+    scratch.write("models/newer.bs", &newer);
+    let mut flipped = container.clone();
+    flipped[container.len() / 2] ^= 4;
+    scratch.write("models/flipped.bs", &flipped);
+    let mounted = Mounted::with_options(scratch, "models", "--log log");
+    assert_eq!(mounted.names(), ["empty.bs", "flipped.safetensors", "newer.bs", "real.safetensors", "short.bs"]);
+    assert!(mounted.read("short.bs") == container[..container.len() / 2], "what cannot be opened is shown as it is");
+    assert!(mounted.read("newer.bs") == newer);
+    assert!(mounted.read("real.safetensors") == original);
+
+    let file = File::open(mounted.path("flipped.safetensors")).unwrap();
+    let (mut lost, mut step) = (0, vec![0; 4096]);
+    for offset in (0..original.len() as u64).step_by(4096) {
+        let len = step.len().min(original.len() - offset as usize);
+        match file.read_exact_at(&mut step[..len], offset) {
+            Ok(()) => assert!(step[..len] == original[offset as usize..][..len], "wrong bytes at {offset}"),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(EIO));
+                lost += len;
+            }
+        }
+    }
+    assert!(
+        (1..=3 * 16_384).contains(&lost),
+        "a flipped bit costs its chunk and what the kernel reads with it, not {lost} bytes"
+    );
+    let log = String::from_utf8(mounted.scratch.read("log")).unwrap();
+    assert!(log.contains("flipped.bs: chunk ") && log.contains("checksum"), "{log}");
+    assert!(log.contains("short.bs"), "{log}");
+}
+
+#[test]
+fn a_single_container_can_be_mounted() {
+    let (scratch, original) = real();
+    let mounted = Mounted::new(scratch, "models/real.bs");
+    assert_eq!(mounted.names(), ["real.safetensors"]);
+    assert!(mounted.read("real.safetensors") == original);
+}
+
+#[test]
+fn changes_of_the_source_show() {
+    let (scratch, original) = real();
+    let other = small_model();
+    scratch.write("other.safetensors", &other);
+    scratch.ok("compress other.safetensors -o other.bs -q");
+    let mounted = Mounted::new(scratch, "models");
+    let old = File::open(mounted.path("real.safetensors")).unwrap();
+    assert!(mounted.read("real.safetensors") == original);
+    fs::rename(mounted.scratch.path("other.bs"), mounted.scratch.path("models/real.bs")).unwrap();
+    eventually("the new contents", || mounted.read("real.safetensors") == other);
+    let mut bytes = vec![0; 50_000];
+    old.read_exact_at(&mut bytes, 10).unwrap();
+    assert!(bytes == original[10..50_010] || bytes == other[10..50_010], "never a mixture");
+    mounted.scratch.write("models/late.txt", "late");
+    eventually("a new file", || mounted.names() == ["late.txt", "real.safetensors"]);
+    fs::remove_file(mounted.scratch.path("models/real.bs")).unwrap();
+    eventually("a file that is gone", || mounted.names() == ["late.txt"]);
+}
+
+#[test]
+fn many_readers_at_random_see_the_same() {
+    let (scratch, original) = real();
+    // A cache that holds two chunks.
+    let mounted = Mounted::with_options(scratch, "models", "--cache-size 32KiB");
+    let path = mounted.path("real.safetensors");
+    thread::scope(|scope| {
+        for seed in 0..48u64 {
+            let (path, original) = (&path, &original);
+            scope.spawn(move || {
+                let file = File::open(path).unwrap();
+                // SAFETY: the mount is read-only and its source is not touched while the map lives.
+                let map = unsafe { Mmap::map(&file).unwrap() };
+                let mut random = seed;
+                for _ in 0..150 {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let start = (random >> 33) as usize % (original.len() - 9000);
+                    let len = 1 + (random >> 20) as usize % 9000;
+                    if random & 1 == 0 {
+                        assert!(map[start..start + len] == original[start..start + len]);
+                    } else {
+                        let mut bytes = vec![0; len];
+                        file.read_exact_at(&mut bytes, start as u64).unwrap();
+                        assert!(bytes == original[start..start + len]);
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn one_source_can_be_mounted_twice() {
+    let (scratch, original) = real();
+    let mounted = Mounted::new(scratch, "models");
+    let second = Mounted { scratch: Scratch::new() };
+    fs::create_dir(second.path("")).unwrap();
+    let source = mounted.scratch.path("models");
+    second.scratch.ok(&format!("mount {} mnt", source.display()));
+    assert!(second.read("real.safetensors") == original && mounted.read("real.safetensors") == original);
+}
+
+#[test]
+fn sigterm_and_sigint_unmount() {
+    for signal in ["-TERM", "-INT"] {
+        let (scratch, _) = real();
+        fs::create_dir(scratch.path("mnt")).unwrap();
+        let mounted = Mounted { scratch };
+        let mut command = mounted.scratch.command(BIGSMALL);
+        let mut daemon = command.args(["mount", "--foreground", "models", "mnt"]).spawn().unwrap();
+        eventually("a mount", || mounted.is_mounted());
+        assert_eq!(mounted.names(), ["real.safetensors"]);
+        Command::new("kill").args([signal, &daemon.id().to_string()]).status().unwrap();
+        let mut status = None;
+        eventually("the end of the process", || {
+            status = daemon.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(status.unwrap().success());
+        assert!(!mounted.is_mounted());
+    }
+}
+
+#[test]
+fn a_killed_process_leaves_what_umount_cleans() {
+    let (scratch, _) = real();
+    let mounted = Mounted::with_options(scratch, "models", "--log log");
+    let daemon = mounted.daemon();
+    Command::new("kill").args(["-KILL", &daemon.to_string()]).status().unwrap();
+    eventually("a dead mount", || fs::metadata(mounted.path("")).is_err());
+    let message = mounted.scratch.fails(2, "mount models mnt");
+    assert_eq!(message, "bigsmall: mnt: a dead mount is in the way; remove it with `bigsmall umount mnt`\n");
+    mounted.scratch.ok("umount mnt");
+    mounted.scratch.ok("mount models mnt");
+    assert_eq!(mounted.names(), ["real.safetensors"]);
+}
+
+#[test]
+fn a_mount_in_use_says_so() {
+    let (scratch, original) = real();
+    let mounted = Mounted::new(scratch, "models");
+    let file = File::open(mounted.path("real.safetensors")).unwrap();
+    let message = mounted.scratch.fails(2, "umount mnt");
+    assert!(message.starts_with("bigsmall: mnt: is in use;"), "{message}");
+    mounted.scratch.ok("umount --lazy mnt");
+    assert!(!mounted.is_mounted());
+    let mut bytes = vec![0; original.len()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == original, "what is open stays readable");
+}
+
+#[test]
+fn what_cannot_be_mounted_is_refused() {
+    let (scratch, _) = real();
+    fs::create_dir(scratch.path("mnt")).unwrap();
+    scratch.write("file", "x");
+    for (line, message) in [
+        ("mount nowhere mnt", "bigsmall: nowhere: no such file or directory\n"),
+        ("mount models nowhere", "bigsmall: nowhere: there is no such directory; create it first\n"),
+        ("mount models file", "bigsmall: file: is not a directory; a mount needs one\n"),
+        ("umount mnt", "bigsmall: mnt: nothing is mounted there\n"),
+        ("umount nowhere", "bigsmall: nowhere: nothing is mounted there\n"),
+        ("umount /proc", "bigsmall: /proc: is a mount of type proc, not one of bigsmall\n"),
+    ] {
+        assert_eq!(scratch.fails(2, line), message, "{line}");
+    }
+    let message = scratch.fails(2, "mount file mnt");
+    assert!(message.ends_with("file: this is not a bigsmall container\n"), "{message}");
+    fs::create_dir(scratch.path("models/inside")).unwrap();
+    let message = scratch.fails(2, "mount models models/inside");
+    assert!(message.contains("the mount would contain itself"), "{message}");
+
+    let mounted = Mounted::with_options_on(scratch);
+    let message = mounted.scratch.fails(2, "mount models mnt");
+    assert!(message.starts_with("bigsmall: mnt: is already a bigsmall mount;"), "{message}");
+}
+
+impl Mounted {
+    /// Mounts `models` on the directory `mnt` that exists already.
+    #[track_caller]
+    fn with_options_on(scratch: Scratch) -> Mounted {
+        let mounted = Mounted { scratch };
+        mounted.scratch.ok("mount models mnt");
+        mounted
+    }
+}
+
+#[test]
+fn without_the_fuse_device_it_says_what_to_do() {
+    let (scratch, _) = real();
+    fs::create_dir(scratch.path("mnt")).unwrap();
+    // In a mount namespace of its own, with an empty /dev.
+    let script = format!("mount -t tmpfs none /dev && exec {BIGSMALL} mount models mnt");
+    let output = scratch.command("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.starts_with("bigsmall: /dev/fuse: there is no such device"), "{message}");
+    assert!(message.contains("modprobe fuse"), "{message}");
+    assert_eq!(output.status.code(), Some(2));
+}
