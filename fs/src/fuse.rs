@@ -20,8 +20,8 @@ use fuser::{
 
 use crate::cache::ChunkCache;
 use crate::containers::{Identity, Opened};
-use crate::nodes::{Nodes, ROOT};
-use crate::view::{Entry, Kind, View};
+use crate::nodes::{Nodes, ROOT, Version};
+use crate::view::{Entry, Kind, Shown, View};
 
 /// How long the kernel may believe names and attributes before it asks again: the time within which changes of the
 /// source show.
@@ -130,23 +130,42 @@ impl Mount {
     fn look_up(&self, parent: u64, name: &OsStr) -> Result<FileAttr, Errno> {
         let dir = self.dir(parent)?;
         let entry = self.view.look_up(&dir, name).map_err(|e| errno(&e))?;
-        let number = self.nodes().look_up(parent, name, entry.path.clone());
-        Ok(attributes(number, &entry))
+        let number = self.nodes().look_up(parent, name, entry.path.clone(), version(&entry));
+        Ok(attributes(number, &entry.metadata, entry.len()))
+    }
+
+    /// What a virtual file was when it was looked up, if it is one.
+    fn version(&self, number: u64) -> Result<Option<Version>, Errno> {
+        Ok(self.nodes().get(number).ok_or(Errno::ESTALE)?.version.clone())
+    }
+
+    fn attributes(&self, number: u64) -> Result<FileAttr, Errno> {
+        match self.version(number)? {
+            // What has been replaced may still be open, and then it is what it was.
+            Some(version) => Ok(attributes(number, &version.metadata, version.len)),
+            None => self.entry(number).map(|entry| attributes(number, &entry.metadata, entry.len())),
+        }
     }
 
     fn open(&self, number: u64) -> Result<(Handle, FopenFlags), Errno> {
+        let version = self.version(number)?.map(|version| version.identity);
         let entry = self.entry(number)?;
-        let handle = match entry.kind {
-            Kind::Virtual(opened) => Handle::Virtual { opened, path: entry.path },
-            Kind::Plain => Handle::Plain(File::open(&entry.path).map_err(|e| errno(&e))?),
-            Kind::Directory => return Err(Errno::EISDIR),
-        };
-        // Pages of the same version stay; those of another are dropped by the kernel on this open.
         let identity = Identity::of(&entry.metadata);
-        let mut nodes = self.nodes();
-        let cached = nodes.get_mut(number).and_then(|node| node.cached.replace(identity));
-        let keep = cached.is_none_or(|cached| cached == identity);
-        Ok((handle, if keep { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }))
+        match entry.kind {
+            Kind::Virtual(opened) if version == Some(identity) => {
+                Ok((Handle::Virtual { opened, path: entry.path }, FopenFlags::FOPEN_KEEP_CACHE))
+            }
+            Kind::Plain if version.is_none() => {
+                let file = File::open(&entry.path).map_err(|e| errno(&e))?;
+                // Pages of the same version stay; those of another are dropped by the kernel on this open.
+                let cached = self.nodes().get_mut(number).and_then(|node| node.cached.replace(identity));
+                let keep = cached.is_none_or(|cached| cached == identity);
+                Ok((Handle::Plain(file), if keep { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }))
+            }
+            Kind::Directory => Err(Errno::EISDIR),
+            // The name stands for something else by now: the kernel looks it up again.
+            _ => Err(Errno::ESTALE),
+        }
     }
 
     fn list(&self, number: u64) -> Result<Handle, Errno> {
@@ -158,7 +177,9 @@ impl Mount {
             (number, FileType::Directory, OsString::from(".")),
             (parent, FileType::Directory, OsString::from("..")),
         ];
-        entries.extend(shown.into_iter().map(|(name, kind)| (nodes.number(number, &name), file_type(kind), name)));
+        entries.extend(shown.into_iter().map(|Shown { name, file_type: kind, version }| {
+            (nodes.number(number, &name, version), file_type(kind), name)
+        }));
         Ok(Handle::Directory(entries))
     }
 
@@ -226,8 +247,18 @@ fn file_type(kind: fs::FileType) -> FileType {
     }
 }
 
-fn attributes(number: u64, entry: &Entry) -> FileAttr {
-    let metadata: &Metadata = &entry.metadata;
+/// The version of the container that `entry` shows the original of.
+fn version(entry: &Entry) -> Option<Version> {
+    let identity = Identity::of(&entry.metadata);
+    matches!(entry.kind, Kind::Virtual(_)).then(|| Version {
+        identity,
+        metadata: entry.metadata.clone(),
+        len: entry.len(),
+    })
+}
+
+/// What the mount says of a file that shows `len` bytes and lies in the source with this metadata.
+fn attributes(number: u64, metadata: &Metadata, len: u64) -> FileAttr {
     let time = |seconds: i64, nanoseconds: i64| -> SystemTime {
         let nanoseconds = Duration::from_nanos(nanoseconds as u64);
         match u64::try_from(seconds) {
@@ -238,7 +269,7 @@ fn attributes(number: u64, entry: &Entry) -> FileAttr {
     let is_link = metadata.file_type().is_symlink();
     FileAttr {
         ino: INodeNo(number),
-        size: entry.len(),
+        size: len,
         // What is stored, so that `du` shows what is saved.
         blocks: metadata.blocks(),
         atime: time(metadata.atime(), metadata.atime_nsec()),
@@ -284,8 +315,8 @@ impl Filesystem for Mount {
     }
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.entry(number.0) {
-            Ok(entry) => reply.attr(&TTL, &attributes(number.0, &entry)),
+        match self.attributes(number.0) {
+            Ok(attributes) => reply.attr(&TTL, &attributes),
             Err(errno) => reply.error(errno),
         }
     }

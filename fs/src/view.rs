@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bigsmall_codec::Original;
 use bigsmall_codec::container::{EXTENSION, shown_name};
 
-use crate::containers::{Containers, Opened};
+use crate::containers::{Containers, Identity, Opened};
 
 /// What stands behind a name.
 #[derive(Clone, Debug)]
@@ -53,6 +53,17 @@ impl Entry {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// A name in a directory.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The name.
+    pub name: OsString,
+    /// Whether it is a directory, a link, ...
+    pub file_type: fs::FileType,
+    /// The version of its container, if it is a virtual file.
+    pub version: Option<Identity>,
 }
 
 /// What is mounted.
@@ -124,11 +135,10 @@ impl View {
     ///
     /// # Errors
     /// Those of reading the directory. Entries that vanish meanwhile are left out.
-    pub fn list(&self, dir: &Path) -> io::Result<Vec<(OsString, fs::FileType)>> {
+    pub fn list(&self, dir: &Path) -> io::Result<Vec<Shown>> {
         if let Source::Container(container) = &self.source {
             let metadata = fs::metadata(container)?;
-            let name = self.single_name(container)?;
-            return Ok(vec![(name, metadata.file_type())]);
+            return Ok(vec![virtual_name(self.single_name(container)?, &metadata)]);
         }
         let mut shown = Vec::new();
         for entry in fs::read_dir(dir)? {
@@ -136,16 +146,13 @@ impl View {
             let name = entry.file_name();
             let Ok(file_type) = entry.file_type() else { continue };
             match self.shown_instead(dir, &name) {
-                Ok(Some(instead)) => {
-                    // A link to a container shows the file, not the link.
-                    let Ok(metadata) = fs::metadata(entry.path()) else { continue };
-                    shown.push((instead, metadata.file_type()));
-                }
-                Ok(None) => shown.push((name, file_type)),
+                // A link to a container shows the file, not the link.
+                Ok(Some(instead)) => shown.extend(fs::metadata(entry.path()).map(|m| virtual_name(instead, &m))),
+                Ok(None) => shown.push(Shown { name, file_type, version: None }),
                 Err(_) => {}
             }
         }
-        shown.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        shown.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(shown)
     }
 
@@ -205,6 +212,11 @@ impl View {
         let own = container.file_name().unwrap_or_default();
         Ok(shown_name(own, recorded).unwrap_or_else(|| recorded.into()))
     }
+}
+
+/// The name of the original of a container with this metadata.
+fn virtual_name(name: OsString, metadata: &Metadata) -> Shown {
+    Shown { name, file_type: metadata.file_type(), version: Some(Identity::of(metadata)) }
 }
 
 /// The names of containers that might be shown as `shown`, in the order in which they are considered.
