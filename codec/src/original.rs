@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -223,7 +223,9 @@ impl PlainFile {
     /// # Errors
     /// [`ErrorKind::Io`] when it cannot be opened, [`ErrorKind::InvalidArgument`] when it is not a regular file.
     pub fn open(path: &Path) -> Result<PlainFile> {
-        let file = File::open(path).map_err(|e| Error::io("cannot open the file", e).in_file(path))?;
+        // Opening a pipe that nobody writes to would wait for ever; for regular files the flag means nothing.
+        let file = File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path);
+        let file = file.map_err(|e| Error::io("cannot open the file", e).in_file(path))?;
         let metadata = file.metadata().map_err(|e| Error::io("cannot stat the file", e).in_file(path))?;
         if !metadata.is_file() {
             return Err(Error::invalid("not a regular file").in_file(path));
