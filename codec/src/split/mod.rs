@@ -125,6 +125,11 @@ impl Split {
         self.magnitude_bits() - self.shift
     }
 
+    /// The largest key that an element can have.
+    pub(crate) fn last_key(self) -> u16 {
+        mask(self.key_bits()) as u16
+    }
+
     /// Bits that are stored raw.
     pub(crate) fn raw_bits(self) -> u8 {
         self.shift - self.zeros + u8::from(self.signed)

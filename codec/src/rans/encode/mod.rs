@@ -1,9 +1,12 @@
 //! The rANS encoder: [`scalar`] is the definition, the others do the same in vectors.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod scalar;
 
 use super::table::{MAX_SYMBOLS, Table};
 use super::{CARRIED_PER_STREAM, LANES, MAX_STREAMS, STATE_MIN, Symbol, TOTAL};
+use crate::simd::Level;
 use crate::wire::Put;
 
 /// A [`Table`] made ready to encode: from a symbol and a rank to the slot. Symbols that the table lacks have frequency 0.
@@ -12,8 +15,8 @@ pub(crate) struct Encoder {
     frequency: [u16; MAX_SYMBOLS],
     /// Where the slots of a symbol begin in `slots`.
     first: [u16; MAX_SYMBOLS],
-    /// The slots of symbol 0 by rank, then those of symbol 1, and so on.
-    slots: Box<[u16; TOTAL as usize]>,
+    /// The slots of symbol 0 by rank, then those of symbol 1, and so on, and one more that means nothing.
+    slots: Box<[u16; TOTAL as usize + 1]>,
 }
 
 /// The state of each lane of each stream.
@@ -29,7 +32,7 @@ impl Encoder {
             sum += f;
         }
         let alias = table.alias();
-        let mut slots = Box::new([0; TOTAL as usize]);
+        let mut slots = Box::new([0; TOTAL as usize + 1]);
         for slot in 0..TOTAL as u16 {
             let (symbol, rank) = alias.look_up(slot);
             slots[usize::from(first[usize::from(symbol)] + rank)] = slot;
@@ -37,13 +40,27 @@ impl Encoder {
         Encoder { frequency, first, slots }
     }
 
+    /// Appends a block as [`encode_with`](Encoder::encode_with) does at the level of this process.
+    #[cfg(test)]
+    pub(crate) fn encode(
+        &self,
+        symbols: &[Symbol],
+        streams: usize,
+        carried: &[u8],
+        words: &mut Vec<u16>,
+        out: &mut Vec<u8>,
+    ) {
+        self.encode_with(crate::simd::level(), symbols, streams, carried, words, out);
+    }
+
     /// Appends a block to `out`: the number of words of each stream, the states of all lanes of all streams, the words
     /// of all streams.
     ///
     /// `symbols` are whole groups, each symbol one of the table's; `streams` is 1 to [`MAX_STREAMS`]; the states carry
     /// `carried`, at most [`CARRIED_PER_STREAM`] bytes for each stream. `words` is memory to work in.
-    pub(crate) fn encode(
+    pub(crate) fn encode_with(
         &self,
+        level: Level,
         symbols: &[Symbol],
         streams: usize,
         carried: &[u8],
@@ -59,7 +76,12 @@ impl Encoder {
         // A symbol emits a word at most.
         let most = (symbols.len() / LANES).div_ceil(streams) * LANES;
         words.resize(most * streams, 0);
-        let begins = scalar::encode(self, symbols, streams, &mut states, words);
+        let begins = match level {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level is only given where the processor has what it stands for.
+            Level::Avx512 | Level::Avx512Vbmi2 => unsafe { avx512::encode(self, symbols, streams, &mut states, words) },
+            _ => scalar::encode(self, symbols, streams, &mut states, words),
+        };
         let words = (0..streams).map(|stream| &words[stream * most + begins[stream]..(stream + 1) * most]);
         for words in words.clone() {
             out.put_u32(words.len() as u32);

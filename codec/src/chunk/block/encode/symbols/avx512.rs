@@ -1,0 +1,108 @@
+//! Thirty-two elements at a time: keys of 16 bits, looked up in a window of 128 symbols in registers.
+
+use std::arch::x86_64::*;
+
+use super::window::{WINDOW, Window};
+use super::{OUTSIDE, SymbolMap};
+use crate::rans::{LANES, Symbol};
+use crate::split::Split;
+
+/// Appends the symbols of as many whole groups as `bytes` holds. Returns the bits that any of their elements has, and how
+/// many bytes they are.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn map(map: &SymbolMap, bytes: &[u8], split: Split, out: &mut Vec<Symbol>) -> (u32, usize) {
+    match split.width {
+        8 => map_groups::<1>(map, bytes, split, out),
+        16 => map_groups::<2>(map, bytes, split, out),
+        32 => map_groups::<4>(map, bytes, split, out),
+        width => unreachable!("elements of {width} bits are not split"),
+    }
+}
+
+/// The same for elements of `SIZE` bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn map_groups<const SIZE: usize>(map: &SymbolMap, bytes: &[u8], split: Split, out: &mut Vec<Symbol>) -> (u32, usize) {
+    let last = split.last_key();
+    let window = Window::new(map, last);
+    let quarters = window.symbols.as_chunks::<LANES>().0;
+    let table: [__m512i; WINDOW / LANES] = std::array::from_fn(|quarter| widen(&quarters[quarter]));
+    let (base, last) = (_mm512_set1_epi16(window.base as i16), _mm512_set1_epi16(last as i16));
+    let other = _mm512_set1_epi16(window.other.0.wrapping_sub(window.base) as i16 & split.last_key() as i16);
+    let other_symbol = _mm512_set1_epi16(i16::from(window.other.1));
+    let shift = _mm_cvtsi32_si128(i32::from(split.shift));
+    let groups = bytes.chunks_exact(LANES * SIZE);
+    let done = groups.len() * LANES * SIZE;
+    let old = out.len();
+    out.resize(old + groups.len() * LANES, 0);
+    let mut any = _mm512_setzero_si512();
+    for (group, symbols) in groups.zip(out[old..].as_chunks_mut::<LANES>().0) {
+        let keys = match SIZE {
+            1 => {
+                let elements = widen(group.try_into().expect("a group of bytes"));
+                any = _mm512_or_si512(any, elements);
+                _mm512_srl_epi16(elements, shift)
+            }
+            2 => {
+                let elements = load(group, 0);
+                any = _mm512_or_si512(any, elements);
+                _mm512_srl_epi16(elements, shift)
+            }
+            _ => {
+                let elements = [load(group, 0), load(group, 64)];
+                any = _mm512_or_si512(any, _mm512_or_si512(elements[0], elements[1]));
+                let [low, high] = [_mm512_srl_epi32(elements[0], shift), _mm512_srl_epi32(elements[1], shift)];
+                let low = _mm512_castsi256_si512(_mm512_cvtepi32_epi16(low));
+                _mm512_inserti64x4::<1>(low, _mm512_cvtepi32_epi16(high))
+            }
+        };
+        // What the shift left of the sign goes with the mask of all keys.
+        let at = _mm512_and_si512(_mm512_sub_epi16(keys, base), last);
+        let inside = _mm512_cmplt_epu16_mask(at, _mm512_set1_epi16(WINDOW as i16));
+        let is_other = _mm512_cmpeq_epi16_mask(at, other);
+        let upper = _mm512_test_epi16_mask(at, _mm512_set1_epi16(WINDOW as i16 / 2));
+        let low = _mm512_permutex2var_epi16(table[0], at, table[1]);
+        let high = _mm512_permutex2var_epi16(table[2], at, table[3]);
+        let found = _mm512_mask_mov_epi16(low, upper, high);
+        let found = _mm512_mask_mov_epi16(_mm512_set1_epi16(i16::from(OUTSIDE)), inside, found);
+        let found = _mm512_mask_mov_epi16(found, is_other, other_symbol);
+        // SAFETY: `symbols` are the 32 bytes that are written.
+        unsafe { _mm256_storeu_si256(symbols.as_mut_ptr().cast(), _mm512_cvtepi16_epi8(found)) };
+        let others = !(inside | is_other);
+        if window.is_part && others != 0 {
+            look_up_others(map, split, group, others, symbols);
+        }
+    }
+    let any = match SIZE {
+        1 | 2 => _mm512_or_si512(any, _mm512_srli_epi32::<16>(any)),
+        _ => any,
+    };
+    (_mm512_reduce_or_epi32(any) as u32 & (u32::MAX >> (32 - split.width)), done)
+}
+
+/// Looks up the symbols of those elements of a group that lie outside of the window.
+#[cold]
+fn look_up_others(map: &SymbolMap, split: Split, group: &[u8], mut others: u32, symbols: &mut [Symbol; LANES]) {
+    while others != 0 {
+        let lane = others.trailing_zeros() as usize;
+        symbols[lane] = map.symbol(split.key(split.element(group, lane)));
+        others &= others - 1;
+    }
+}
+
+/// Sixty-four bytes from byte `from` on.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(bytes: &[u8], from: usize) -> __m512i {
+    let bytes: &[u8; 64] = bytes[from..from + 64].try_into().expect("they are as many");
+    // SAFETY: `bytes` is as long as a vector.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+/// Bytes as lanes of 16 bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn widen(bytes: &[u8; LANES]) -> __m512i {
+    // SAFETY: `bytes` is as long as a vector of 256 bits.
+    _mm512_cvtepu8_epi16(unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) })
+}

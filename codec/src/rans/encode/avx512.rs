@@ -1,0 +1,198 @@
+//! rANS encoding of sixteen lanes in a vector, two vectors a group.
+
+use std::arch::x86_64::*;
+
+use super::{Encoder, States};
+use crate::rans::table::MAX_SYMBOLS;
+use crate::rans::{FREQUENCY_BITS, LANES, MAX_STREAMS, Symbol, TOTAL};
+
+/// The lanes of a vector.
+const HALF: usize = 16;
+
+/// A table of 64 entries in registers.
+type Registers = [__m512i; MAX_SYMBOLS / HALF];
+
+/// See [`super::scalar::encode`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi2")]
+pub(super) fn encode(
+    encoder: &Encoder,
+    symbols: &[Symbol],
+    streams: usize,
+    states: &mut States,
+    words: &mut [u16],
+) -> [usize; MAX_STREAMS] {
+    match streams {
+        1 => encode_streams::<1>(encoder, symbols, states, words),
+        2 => encode_streams::<2>(encoder, symbols, states, words),
+        3 => encode_streams::<3>(encoder, symbols, states, words),
+        _ => encode_streams::<MAX_STREAMS>(encoder, symbols, states, words),
+    }
+}
+
+/// The same with the number of streams known, so that all their states stay in registers: a step of one stream is a long
+/// chain, and the processor works on those of all streams at once.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi2")]
+fn encode_streams<const STREAMS: usize>(
+    encoder: &Encoder,
+    symbols: &[Symbol],
+    states: &mut States,
+    words: &mut [u16],
+) -> [usize; MAX_STREAMS] {
+    let tables = Tables::new(encoder);
+    let part = words.len() / STREAMS;
+    let mut begins = [part; MAX_STREAMS];
+    let mut vectors: [[__m512i; 2]; STREAMS] = std::array::from_fn(|stream| {
+        let halves = states[stream].as_chunks::<HALF>().0;
+        [load(&halves[0]), load(&halves[1])]
+    });
+    let mut parts = words.chunks_exact_mut(part.max(1));
+    let parts: [&mut [u16]; STREAMS] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    let (rounds, rest) = symbols.as_chunks::<LANES>().0.as_chunks::<STREAMS>();
+    for (stream, group) in rest.iter().enumerate().rev() {
+        step(&tables, group, &mut vectors[stream], parts[stream], &mut begins[stream]);
+    }
+    for round in rounds.iter().rev() {
+        for stream in (0..STREAMS).rev() {
+            step(&tables, &round[stream], &mut vectors[stream], parts[stream], &mut begins[stream]);
+        }
+    }
+    for (states, vectors) in states.iter_mut().zip(vectors) {
+        for (half, vector) in states.as_chunks_mut::<HALF>().0.iter_mut().zip(vectors) {
+            // SAFETY: `half` is as long as the vector.
+            unsafe { _mm512_storeu_si512(half.as_mut_ptr().cast(), vector) };
+        }
+    }
+    begins
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(half: &[u32; HALF]) -> __m512i {
+    // SAFETY: `half` is as long as a vector.
+    unsafe { _mm512_loadu_si512(half.as_ptr().cast()) }
+}
+
+/// What coding takes, by symbol.
+struct Tables<'a> {
+    /// The frequency in the lower 16 bits, where the slots begin in the upper ones.
+    coding: Registers,
+    /// See [`inverse`], as bits.
+    inverse: Registers,
+    /// The slots by rank. A gather reads 32 bits at each, so there is one more than can be asked for.
+    slots: &'a [u16; TOTAL as usize + 1],
+}
+
+impl<'a> Tables<'a> {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new(encoder: &'a Encoder) -> Tables<'a> {
+        let mut coding = [0; MAX_SYMBOLS];
+        for (coding, (&frequency, &first)) in coding.iter_mut().zip(encoder.frequency.iter().zip(&encoder.first)) {
+            *coding = u32::from(frequency) | u32::from(first) << 16;
+        }
+        let inverse = encoder.frequency.map(|frequency| inverse(frequency).to_bits());
+        Tables { coding: registers(&coding), inverse: registers(&inverse), slots: &encoder.slots }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn registers(table: &[u32; MAX_SYMBOLS]) -> Registers {
+    let quarters = table.as_chunks::<HALF>().0;
+    [load(&quarters[0]), load(&quarters[1]), load(&quarters[2]), load(&quarters[3])]
+}
+
+/// A little less than `1 / frequency`: `x` times this, cut to an integer, is ⌊x / frequency⌋ or one less.
+///
+/// For `x < frequency * 2^20`. With `e = 2^-24`, the largest relative error of a rounding, what is multiplied is
+/// `x (1 ± e)` by `(1 - 4e) (1 ± e) / frequency`, and the product is rounded once more. It is therefore at most
+/// `x / frequency * (1 - 4e) (1 + e)^3 <= x / frequency` and at least `x / frequency * (1 - 4e) (1 - e)^3`, which is less
+/// than `2^20 * 7e < 1/2` below it.
+fn inverse(frequency: u16) -> f32 {
+    ((1.0 - f64::powi(2.0, -22)) / f64::from(frequency)) as f32
+}
+
+/// Codes a group, the upper half of its lanes first, so that the words of all lie in the order of their lanes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi2")]
+fn step(tables: &Tables<'_>, group: &[Symbol; LANES], states: &mut [__m512i; 2], words: &mut [u16], begin: &mut usize) {
+    for (symbols, state) in group.as_chunks::<HALF>().0.iter().zip(states).rev() {
+        *state = step_half(tables, symbols, *state, words, begin);
+    }
+}
+
+/// Codes half a group: what [`super::scalar`] does to each lane. Returns the new states.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi2")]
+fn step_half(
+    tables: &Tables<'_>,
+    symbols: &[Symbol; HALF],
+    state: __m512i,
+    words: &mut [u16],
+    begin: &mut usize,
+) -> __m512i {
+    let low_word = _mm512_set1_epi32(0xffff);
+    // SAFETY: `symbols` are the 16 bytes that are read.
+    let symbols = _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(symbols.as_ptr().cast()) });
+    let upper = _mm512_test_epi32_mask(symbols, _mm512_set1_epi32(MAX_SYMBOLS as i32 / 2));
+    let coding = look_up(&tables.coding, symbols, upper);
+    let inverse = _mm512_castsi512_ps(look_up(&tables.inverse, symbols, upper));
+    let (frequency, first) = (_mm512_and_si512(coding, low_word), _mm512_srli_epi32::<16>(coding));
+
+    let limit = _mm512_srli_epi32::<{ 32 - FREQUENCY_BITS }>(state);
+    let emits = _mm512_cmpge_epu32_mask(limit, frequency);
+    let count = emits.count_ones() as usize;
+    let emitted = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(emits, state));
+    let target = &mut words[*begin - count..*begin];
+    *begin -= count;
+    // SAFETY: `target` has `count` words, and as many are written.
+    unsafe { _mm256_mask_storeu_epi16(target.as_mut_ptr().cast(), _bzhi_u32(0xffff, count as u32) as u16, emitted) };
+    let state = _mm512_mask_srli_epi32::<16>(state, emits, state);
+
+    let estimate = _mm512_cvttps_epi32(_mm512_mul_ps(_mm512_cvtepu32_ps(state), inverse));
+    // The remainder is less than twice the frequency, so that its lower 16 bits, which those of the factors make, are
+    // all of it.
+    let product = _mm512_mullo_epi16(estimate, frequency);
+    let remainder = _mm512_and_si512(_mm512_sub_epi32(state, product), low_word);
+    let short = _mm512_cmpge_epu32_mask(remainder, frequency);
+    let high = _mm512_mask_add_epi32(estimate, short, estimate, _mm512_set1_epi32(1));
+    let rank = _mm512_mask_sub_epi32(remainder, short, remainder, frequency);
+
+    let index = _mm512_and_si512(_mm512_add_epi32(first, rank), _mm512_set1_epi32(TOTAL as i32 - 1));
+    // SAFETY: an index is below `TOTAL`, by the mask, and `slots` has one slot more, so that 32 bits can be read there.
+    let slots = unsafe { _mm512_i32gather_epi32::<2>(index, tables.slots.as_ptr().cast()) };
+    // The quotient above, the slot below, of which the gather read 16 bits too many: a | (b & c).
+    _mm512_ternarylogic_epi32::<0xf8>(_mm512_slli_epi32::<FREQUENCY_BITS>(high), slots, low_word)
+}
+
+/// The entry of each symbol; `upper` says which are 32 or more.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn look_up(table: &Registers, symbols: __m512i, upper: __mmask16) -> __m512i {
+    let low = _mm512_permutex2var_epi32(table[0], symbols, table[1]);
+    let high = _mm512_permutex2var_epi32(table[2], symbols, table[3]);
+    _mm512_mask_mov_epi32(low, upper, high)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_inverse_is_one_too_small_at_most() {
+        for frequency in 1..=TOTAL as u16 {
+            let f = u64::from(frequency);
+            let limit = (f << (32 - FREQUENCY_BITS)).min(1 << 32);
+            let mut random = f;
+            let sample = (0..1000).map(|_| {
+                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                (random >> 32) % limit
+            });
+            for x in sample.flat_map(|x| [x, x / f * f, (x / f * f).saturating_sub(1)]).chain([0, limit - 1]) {
+                let estimate = (x as u32 as f32 * inverse(frequency)) as u64;
+                assert!(estimate == x / f || estimate + 1 == x / f, "{x} / {f} is not {estimate}");
+            }
+        }
+    }
+}
