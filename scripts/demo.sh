@@ -10,21 +10,22 @@ need_fuse
 "$ROOT/scripts/test-data.sh"
 build_release
 
+# Everything is written below a folder of its own, and named from there, as a user would.
 scratch=$(mktemp -d)
+cd "$scratch"
 mountpoint=$scratch/mount
-mkdir "$mountpoint"
-trap 'unmount "$BIGSMALL" "$mountpoint"; rm -rf "$scratch"' EXIT
+mkdir mount
+trap 'unmount "$BIGSMALL" "$mountpoint"; cd /; rm -rf "$scratch"' EXIT
 trap 'exit 130' INT TERM
+
+# Shows a bigsmall command as a user types it, and runs it.
+bigsmall() {
+    say "  \$ bigsmall ${*//$DATA/data}"
+    "$BIGSMALL" "$@" | sed 's/^/    /'
+}
 
 # since START: the seconds from then to now.
 since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.2f", b - a }'; }
-
-show() { # a command as a user would type it, with the long paths cut
-    local line="$*"
-    line=${line//$BIGSMALL/bigsmall}
-    line=${line//$scratch\//}
-    say "  \$ ${line//$ROOT\//}"
-}
 
 load() { "$PYTHON" "$ROOT/scripts/measure_load.py" "$1"; }
 
@@ -34,52 +35,45 @@ cold_load() {
     if drop_caches; then load "$1"; else echo -; fi
 }
 
-mount_it() { "$BIGSMALL" mount "$packed" "$mountpoint"; }
+# Cells of a row for column(1).
+row() { (IFS='|' && printf '%s\n' "$*"); }
 
-bytes_of() { du -bs "$1" | cut -f1; }
-
-table=$(printf '%s|' model original compressed '%' compress decompress 'plain, cold' 'mount, cold' 'plain, warm' 'mount, warm')
+table=$(row model original compressed % compress decompress plain-cold mount-cold plain-warm mount-warm)
 for model in minilm-f32 minilm-bf16; do
     plain=$DATA/$model
-    packed=$scratch/$model.packed
-    back=$scratch/$model.back
     step "$model"
 
-    show "$BIGSMALL" compress "$plain" -o "$packed"
     start=$EPOCHREALTIME
-    "$BIGSMALL" compress "$plain" -o "$packed"
+    bigsmall compress "$plain" -o $model.packed
     compress_s=$(since "$start")
 
-    show "$BIGSMALL" mount "$packed" "$mountpoint"
-    mount_it
-    (cd "$mountpoint" && stat -c '    %A %12s bytes, %6b blocks  %n' ./*)
-    say "  the mount, compared with the original by loaders that know nothing of bigsmall:"
-    "$PYTHON" "$ROOT/tests/loaders/load_file.py" "$plain" "$mountpoint" | sed 's/^/    /'
-    "$PYTHON" "$ROOT/tests/loaders/embeddings.py" "$plain" "$mountpoint" | sed 's/^/    /'
-    unmount "$BIGSMALL" "$mountpoint"
+    bigsmall mount $model.packed mount
+    (cd mount && stat -c '    %A %12s bytes  %n' ./*)
+    say "  The mount beside the original, for loaders that know nothing of bigsmall:"
+    "$PYTHON" "$ROOT/tests/loaders/load_file.py" "$plain" mount | sed 's/^/    /'
+    "$PYTHON" "$ROOT/tests/loaders/embeddings.py" "$plain" mount | sed 's/^/    /'
+    bigsmall umount mount
 
-    say "  times to load_file and touch every page, cold and warm"
+    say "  Loading is timed, from the plain file and through a fresh mount."
     plain_cold=$(cold_load "$plain")
     plain_warm=$(load "$plain")
-    mount_it
+    "$BIGSMALL" mount $model.packed mount
     drop_caches || true
-    mount_cold=$(load "$mountpoint")
-    mount_warm=$(load "$mountpoint")
-    show "$BIGSMALL" umount "$mountpoint"
-    "$BIGSMALL" umount "$mountpoint"
+    mount_cold=$(load mount)
+    mount_warm=$(load mount)
+    "$BIGSMALL" umount mount
 
-    show "$BIGSMALL" decompress "$packed" -o "$back"
     start=$EPOCHREALTIME
-    "$BIGSMALL" decompress "$packed" -o "$back"
+    bigsmall decompress $model.packed -o $model.back
     decompress_s=$(since "$start")
-    diff -r "$plain" "$back" || die "what was decompressed is not what was compressed"
-    say "    every file is what it was (diff -r)"
+    diff -r "$plain" $model.back || die "what was decompressed is not what was compressed"
+    say "    Every file is what it was, says diff -r."
 
-    from=$(bytes_of "$plain/model.safetensors")
-    to=$(bytes_of "$packed/model.bs")
-    table+=$(printf '\n%s|%.1f MB|%.1f MB|%s|%s s|%s s|%s s|%s s|%s s|%s s' "$model" \
-        "$((from / 100000))e-1" "$((to / 100000))e-1" "$(awk -v a="$to" -v b="$from" 'BEGIN { printf "%.2f", 100 * a / b }')" \
-        "$compress_s" "$decompress_s" "$plain_cold" "$mount_cold" "$plain_warm" "$mount_warm")
+    from=$(stat -c %s "$plain/model.safetensors")
+    to=$(stat -c %s $model.packed/model.bs)
+    share=$(awk "BEGIN { printf \"%.2f\", 100 * $to / $from }")
+    table+=$'\n'$(row $model "$((from / 1000000)) MB" "$((to / 1000000)) MB" "$share" "$compress_s s" "$decompress_s s" \
+        "$plain_cold s" "$mount_cold s" "$plain_warm s" "$mount_warm s")
 done
 
 step "the weights, and the time to load them (load_file, then a byte of every page)"
