@@ -4,6 +4,8 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::support::*;
 
 /// How long a command may take to notice a signal.
@@ -11,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Starts `bigsmall` with the arguments in `line` under `shell`, sends it `signal` as soon as there is a temporary
 /// file, and gives how it ended. A command that was done before the signal came is undone and started again.
-fn interrupted(scratch: &Scratch, shell: &str, line: &str, signal: &str, target: &str) -> Run {
+fn interrupted(scratch: &Scratch, shell: &str, line: &str, signal: Signal, target: &str) -> Run {
     for _ in 0..20 {
         let mut command = scratch.command("sh");
         command.args(["-c", &format!("{shell} exec {BIGSMALL} {line}")]);
@@ -21,11 +23,11 @@ fn interrupted(scratch: &Scratch, shell: &str, line: &str, signal: &str, target:
             assert!(start.elapsed() < PATIENCE, "it never began");
             thread::sleep(Duration::from_micros(200));
         }
-        let sent = scratch.command("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+        let sent = kill_process(Pid::from_child(&child), signal);
         let start = Instant::now();
         let run = Run::from(child.wait_with_output().unwrap());
         assert!(start.elapsed() < PATIENCE, "it did not notice the signal");
-        if !sent.success() || scratch.path(target).exists() && shell.is_empty() {
+        if sent.is_err() || scratch.path(target).exists() && shell.is_empty() {
             let _ = std::fs::remove_file(scratch.path(target));
             let _ = std::fs::remove_dir_all(scratch.path(target));
             continue;
@@ -44,7 +46,7 @@ fn large_model() -> Vec<u8> {
 fn a_signal_ends_compressing() {
     let scratch = Scratch::new();
     scratch.write("model.safetensors", large_model());
-    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let run = interrupted(&scratch, "", "compress model.safetensors", signal, "model.bs");
         assert_eq!(run.code, code);
         assert_eq!(run.stderr, "bigsmall: interrupted; no unfinished file was left behind\n");
@@ -57,11 +59,11 @@ fn a_signal_ends_compressing() {
 fn a_signal_ends_a_directory_and_decompressing() {
     let scratch = Scratch::new();
     scratch.write("model/model.safetensors", large_model());
-    let run = interrupted(&scratch, "", "compress model", "INT", "model-bigsmall");
+    let run = interrupted(&scratch, "", "compress model", Signal::INT, "model-bigsmall");
     assert_eq!((run.code, scratch.names()), (130, vec!["model".to_owned()]));
     scratch.ok("compress -q model/model.safetensors -o m.bs");
     for options in ["", "--check"] {
-        let run = interrupted(&scratch, "", &format!("decompress m.bs {options}"), "TERM", "m.safetensors");
+        let run = interrupted(&scratch, "", &format!("decompress m.bs {options}"), Signal::TERM, "m.safetensors");
         assert_eq!(run.code, 143);
         assert_eq!(run.stderr, "bigsmall: interrupted; no unfinished file was left behind\n");
         assert_eq!(scratch.names(), ["m.bs", "model"]);
@@ -72,7 +74,7 @@ fn a_signal_ends_a_directory_and_decompressing() {
 fn an_ignored_signal_stays_ignored() {
     let scratch = Scratch::new();
     scratch.write("model.safetensors", large_model());
-    let run = interrupted(&scratch, "trap '' HUP;", "compress -q model.safetensors", "HUP", "model.bs");
+    let run = interrupted(&scratch, "trap '' HUP;", "compress -q model.safetensors", Signal::HUP, "model.bs");
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
     assert_eq!(scratch.names(), ["model.bs", "model.safetensors"]);
 }
