@@ -12,6 +12,7 @@ mod support;
 
 use std::fs;
 use std::ops::Range;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -419,9 +420,10 @@ fn as_ordinary_user(scratch: &Scratch, line: &str) -> Run {
     if !is_root() {
         return scratch.run(arguments);
     }
-    // The program itself may lie where only root can go.
+    // The program itself may lie where only root can go. Another process copies it: a file that this one has open for
+    // writing may be inherited by what another test starts, and cannot be executed for that time.
     let program = scratch.path("bigsmall");
-    fs::copy(BIGSMALL, &program).unwrap();
+    assert!(scratch.command("cp").args([Path::new(BIGSMALL), &program]).status().unwrap().success());
     set_attributes(&scratch.path("."), 0o755, (1_000_000_000, 0));
     let mut setpriv = scratch.command("setpriv");
     setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program).args(arguments);
