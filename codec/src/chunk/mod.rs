@@ -2,6 +2,7 @@
 
 pub(crate) mod block;
 pub(crate) mod plan;
+mod repetition;
 pub(crate) mod statistics;
 
 use crate::error::{Error, Result};

@@ -1,6 +1,7 @@
 //! Which codec the chunks of a segment get, decided on a sample of it.
 
 use super::block::Coder;
+use super::repetition::may_repeat;
 use super::statistics::{KeyStatistics, PATCH_BITS, count_planes};
 use crate::container::Mode;
 use crate::rans::Table;
@@ -98,6 +99,9 @@ impl Plan {
             }
         }
         let probe = &sample[sample.len() / 2 - sample.len().min(PROBE) / 2..][..sample.len().min(PROBE)];
+        if element.float_split().is_some() && !may_repeat(probe, element.size()) {
+            return best;
+        }
         let level = zstd_level(mode);
         let probed = zstd::bulk::compress(probe, level.min(3)).expect("Zstandard compresses any bytes");
         consider(Plan::Zstd { level }, probed.len() as f64 * 8.0 * sample.len() as f64 / probe.len() as f64);

@@ -47,8 +47,9 @@ const FOOTER_LEN: usize = 48;
 /// How much of a file's tail is read at first: enough for the whole index of most models.
 const TAIL: u64 = 64 << 10;
 
-/// The level at which sections are compressed. They are small, and written once.
-const SECTION_LEVEL: i32 = 19;
+/// The level at which sections are compressed. Higher ones take longer than all else that follows the last chunk, for a
+/// few per cent of a few kilobytes.
+const SECTION_LEVEL: i32 = 9;
 
 /// How much larger than its stored form a section may be: `LARGEST_EXPANSION` times that and `FREE_EXPANSION` bytes.
 const LARGEST_EXPANSION: u64 = 256;

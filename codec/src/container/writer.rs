@@ -173,12 +173,16 @@ fn range_of(window: &[Piece]) -> Range<u64> {
     window[0].range.start..window[window.len() - 1].range.end
 }
 
-/// Reads a window into `bytes`.
+/// Reads a window into `bytes`, which then begin with it: they are not made shorter, or they would have to be cleared
+/// when they become longer again.
 fn read(source: &dyn Original, window: &[Piece], bytes: &mut Vec<u8>) -> Result<()> {
     let Range { start, end } = range_of(window);
-    bytes.resize((end - start) as usize, 0);
+    let len = (end - start) as usize;
+    if bytes.len() < len {
+        bytes.resize(len, 0);
+    }
     let read = |(number, part): (usize, &mut [u8])| source.read_at(start + (number * READ) as u64, part);
-    bytes.par_chunks_mut(READ).enumerate().try_for_each(read)
+    bytes[..len].par_chunks_mut(READ).enumerate().try_for_each(read)
 }
 
 /// The hashes of the original and its tensors, as far as they are taken.
@@ -293,15 +297,16 @@ impl Writer<'_> {
         for (number, window) in windows.iter().enumerate() {
             let next = windows.get(number + 1);
             let Range { start, end } = range_of(window);
+            let window_bytes = &bytes[..(end - start) as usize];
             let before = std::mem::take(&mut coded);
             let Hashes { sha256, tensors } = &mut *hashes;
             let spare = self.job.spare;
             // The longest of all that cannot be shared between threads comes first.
             let (now, ((), ((), (read, written)))) = rayon::join(
-                || self.encode(window, &bytes),
+                || self.encode(window, window_bytes),
                 || {
                     rayon::join(
-                        || sha256.update(&bytes),
+                        || sha256.update(window_bytes),
                         || {
                             rayon::join(
                                 || tensors.advance(end, end - start),

@@ -57,9 +57,10 @@ struct Lane {
     range: usize,
     /// Where the bytes that are still to be read begin.
     position: u64,
-    /// What is read, of which the bytes before `hashed` are done.
+    /// What is read lies in here from `hashed` to `filled`; the bytes before are done.
     buffer: Vec<u8>,
     hashed: usize,
+    filled: usize,
     /// Whether `buffer` ends with the end of the message.
     padded: bool,
 }
@@ -112,7 +113,7 @@ impl<'a> RangeHashes<'a> {
         for lane in 0..self.readers {
             self.supply(lane);
         }
-        let left = |lane: &Lane| (lane.buffer.len() - lane.hashed) / BLOCK * BLOCK;
+        let left = |lane: &Lane| (lane.filled - lane.hashed) / BLOCK * BLOCK;
         let busy = || self.lanes.iter().flatten();
         let Some(len) = busy().map(left).min() else { return 0 };
         let hashed = (busy().count() * len) as u64;
@@ -134,11 +135,11 @@ impl<'a> RangeHashes<'a> {
                 let Some((_, Reverse(range))) = self.waiting.pop() else { return };
                 let position = self.ranges[range].start;
                 let buffer = self.buffers.pop().unwrap_or_default();
-                self.lanes[number] = Some(Lane { range, position, buffer, hashed: 0, padded: false });
+                self.lanes[number] = Some(Lane { range, position, buffer, hashed: 0, filled: 0, padded: false });
                 self.states.set_lane(number, States::INITIAL);
                 continue;
             };
-            if lane.buffer.len() - lane.hashed >= BLOCK {
+            if lane.filled - lane.hashed >= BLOCK {
                 return;
             }
             let hash = if lane.padded {
@@ -150,7 +151,6 @@ impl<'a> RangeHashes<'a> {
                 }
             };
             self.hashes[lane.range] = Some(hash);
-            lane.buffer.clear();
             self.buffers.extend(self.lanes[number].take().map(|lane| lane.buffer));
         }
     }
@@ -160,23 +160,30 @@ impl Lane {
     /// Reads on to the end of `range` or, since chunks are decoded as a whole, of a chunk of `source`. Behind the last
     /// byte the message is padded.
     fn read(&mut self, source: &dyn Original, range: &Range<u64>) -> Result<()> {
-        self.buffer.drain(..self.hashed);
-        self.hashed = 0;
+        self.buffer.copy_within(self.hashed..self.filled, 0);
+        (self.hashed, self.filled) = (0, self.filled - self.hashed);
         if self.position < range.end {
             let last = (self.position + READ).min(range.end) - 1;
-            let end =
-                source.grid().chunk_at(last).map_or(range.end, |chunk| source.grid().range(chunk).end.min(range.end));
-            let left = self.buffer.len();
-            self.buffer.resize(left + (end - self.position) as usize, 0);
-            source.read_at(self.position, &mut self.buffer[left..])?;
-            self.position = end;
+            let chunk = source.grid().chunk_at(last).map(|chunk| source.grid().range(chunk));
+            let end = chunk.map_or(range.end, |chunk| chunk.end.min(range.end));
+            let filled = self.filled + (end - self.position) as usize;
+            // With room for the padding. What is there already is overwritten, so it need not be cleared.
+            if self.buffer.len() < filled + 2 * BLOCK {
+                self.buffer.resize(filled + 2 * BLOCK, 0);
+            }
+            source.read_at(self.position, &mut self.buffer[self.filled..filled])?;
+            (self.filled, self.position) = (filled, end);
         }
         if self.position == range.end {
             // RFC 1321, 3.1 and 3.2: a bit, zeros up to a whole block less 8 bytes, the length in bits.
-            self.buffer.push(0x80);
-            let padded = (self.buffer.len() + 8).next_multiple_of(BLOCK);
-            self.buffer.resize(padded - 8, 0);
-            self.buffer.extend_from_slice(&((range.end - range.start) << 3).to_le_bytes());
+            let padded = (self.filled + 1 + 8).next_multiple_of(BLOCK);
+            self.buffer.resize(self.buffer.len().max(padded), 0);
+            let padding = &mut self.buffer[self.filled..padded];
+            padding.fill(0);
+            padding[0] = 0x80;
+            let (_, length) = padding.split_last_chunk_mut().expect("padding is longer than a length");
+            *length = ((range.end - range.start) << 3).to_le_bytes();
+            self.filled = padded;
             self.padded = true;
         }
         Ok(())

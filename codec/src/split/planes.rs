@@ -65,8 +65,9 @@ type Words = [u64; WORDS];
 /// Words of 32 lanes of 16 bits.
 const WORDS: usize = VECTOR_BYTES / size_of::<u64>();
 
-/// Appends the planes of the raw bits of `bytes`, which are whole elements cut by `split`.
-pub(crate) fn write_planes(bytes: &[u8], split: Split, level: Level, out: &mut Vec<u8>) {
+/// Writes the planes of the raw bits of `bytes`, which are whole elements cut by `split`, to `out`, which is as long.
+pub(crate) fn write_planes(bytes: &[u8], split: Split, level: Level, out: &mut [u8]) {
+    assert_eq!(out.len(), planes_len((bytes.len() / usize::from(split.width / 8)).div_ceil(LANES), split.raw_bits()));
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a level is only given where the processor has what it stands for.
@@ -81,20 +82,20 @@ pub(crate) fn write_planes(bytes: &[u8], split: Split, level: Level, out: &mut V
 /// [`write_planes_anyhow`], compiled for AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn write_planes_avx2(bytes: &[u8], split: Split, out: &mut Vec<u8>) {
+fn write_planes_avx2(bytes: &[u8], split: Split, out: &mut [u8]) {
     write_planes_anyhow(bytes, split, out);
 }
 
 /// [`write_planes_anyhow`], compiled for AVX-512.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn write_planes_avx512(bytes: &[u8], split: Split, out: &mut Vec<u8>) {
+fn write_planes_avx512(bytes: &[u8], split: Split, out: &mut [u8]) {
     write_planes_anyhow(bytes, split, out);
 }
 
 /// The definition, of which a compiler makes whatever vectors it may use.
 #[inline(always)]
-fn write_planes_anyhow(bytes: &[u8], split: Split, out: &mut Vec<u8>) {
+fn write_planes_anyhow(bytes: &[u8], split: Split, out: &mut [u8]) {
     match split.width {
         8 => write_planes_of::<1>(bytes, split, out),
         16 => write_planes_of::<2>(bytes, split, out),
@@ -105,11 +106,9 @@ fn write_planes_anyhow(bytes: &[u8], split: Split, out: &mut Vec<u8>) {
 
 /// The same for elements of `SIZE` bytes.
 #[inline(always)]
-fn write_planes_of<const SIZE: usize>(bytes: &[u8], split: Split, out: &mut Vec<u8>) {
+fn write_planes_of<const SIZE: usize>(bytes: &[u8], split: Split, out: &mut [u8]) {
     let bits = RawBits::of(split);
     let groups = (bytes.len() / SIZE).div_ceil(LANES);
-    let start = out.len();
-    out.resize(start + planes_len(groups, split.raw_bits()), 0);
     // The lower and the upper 16 raw bits of a block of groups.
     let (mut low, mut high) = ([[0; WORDS]; BLOCK_GROUPS], [[0; WORDS]; BLOCK_GROUPS]);
     for (block, bytes) in bytes.chunks(BLOCK_GROUPS * LANES * SIZE).enumerate() {
@@ -126,7 +125,7 @@ fn write_planes_of<const SIZE: usize>(bytes: &[u8], split: Split, out: &mut Vec<
                 bits.of_group::<SIZE>(&whole[..LANES * SIZE], low, high);
             }
         }
-        let mut planes = &mut out[start..];
+        let mut planes = &mut *out;
         for field in fields(split.raw_bits()) {
             let (plane, further) = planes.split_at_mut(field.bytes(groups));
             let plane = &mut plane[block * field.bytes(BLOCK_GROUPS)..];
@@ -266,11 +265,10 @@ mod tests {
             bytes.truncate(bytes.len() / size * size);
             let groups = (bytes.len() / size).div_ceil(LANES);
             for level in Level::available() {
-                // Behind what is there already.
-                let mut wire = vec![1, 2, 3];
+                // Whatever is there already.
+                let mut wire = vec![0xaa; planes_len(groups, split.raw_bits())];
                 write_planes(&bytes, split, level, &mut wire);
-                prop_assert_eq!(wire.len(), 3 + planes_len(groups, split.raw_bits()));
-                let mut reader = Reader::new(&wire[3..]);
+                let mut reader = Reader::new(&wire);
                 let planes = Planes::read(&mut reader, groups, split.raw_bits()).unwrap();
                 reader.finish().unwrap();
                 let mut left = bytes.chunks(size).map(|element| {
@@ -291,10 +289,9 @@ mod tests {
 
     #[test]
     fn six_raw_bits_are_a_nibble_and_a_pair() {
-        let mut wire = Vec::new();
+        let mut wire = [0xaa; 128];
         let split = Split { width: 8, signed: false, shift: 6, zeros: 0 };
         write_planes(&[0b10_0001], split, Level::Scalar, &mut wire);
-        assert_eq!(wire.len(), 128);
         assert_eq!((wire[0], wire[64]), (0b0001, 0b10));
     }
 

@@ -7,7 +7,7 @@ use crate::rans::encode::Encoder;
 use crate::rans::{LANES, Symbol, Table};
 use crate::simd::{self, Level};
 use crate::split::Split;
-use crate::split::planes::write_planes;
+use crate::split::planes::{planes_len, write_planes};
 use crate::wire::Put;
 use symbols::{OUTSIDE, SymbolMap};
 
@@ -86,19 +86,24 @@ pub(crate) fn encode(
 ) -> bool {
     let Buffers { level, symbols, patches, words, tail, .. } = buffers;
     let elements = bytes.len() / usize::from(split.width / 8);
-    let any = coder.symbols.map(bytes, split, *level, symbols);
+    // Of these buffers every byte is written, so that what was there before need not be cleared.
+    symbols.resize(elements.next_multiple_of(LANES), 0);
+    let (symbols_of_elements, filling) = symbols.split_at_mut(elements);
+    let any = coder.symbols.map(bytes, split, *level, symbols_of_elements);
     let split = split.without_zeros(any);
-    patch(bytes, split, coder, symbols, patches);
-    let Ok(patch_count) = u16::try_from(patches.len() / PATCH_BYTES) else { return false };
+    patch(bytes, split, coder, symbols_of_elements, patches);
     // The last group is filled up with the symbol that costs least.
-    symbols.resize(elements.next_multiple_of(LANES), coder.stand_in);
+    filling.fill(coder.stand_in);
+    let Ok(patch_count) = u16::try_from(patches.len() / PATCH_BYTES) else { return false };
     let streams = streams_for(elements);
     stored.extend_from_slice(&[streams as u8, split.shift, split.zeros, 0]);
     stored.put_u16(table);
     stored.put_u16(patch_count);
-    tail.clear();
-    write_planes(bytes, split, *level, tail);
-    tail.extend_from_slice(patches);
+    let planes_len = planes_len(symbols.len() / LANES, split.raw_bits());
+    tail.resize(planes_len + patches.len(), 0);
+    let (planes, patch_list) = tail.split_at_mut(planes_len);
+    write_planes(bytes, split, *level, planes);
+    patch_list.copy_from_slice(patches);
     let (tail, carried) = tail.split_at(tail.len() - carried_len(tail.len(), streams));
     coder.encoder.encode_with(*level, symbols, streams, carried, words, stored);
     stored.extend_from_slice(tail);

@@ -7,14 +7,13 @@ use super::{OUTSIDE, SymbolMap};
 use crate::rans::{LANES, Symbol};
 use crate::split::Split;
 
-/// Appends the symbols of as many whole groups as `bytes` holds. Returns the bits that any of their elements has, and how
-/// many bytes they are.
+/// See [`SymbolMap::map`]; `bytes` and `symbols` are whole groups.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn map(map: &SymbolMap, bytes: &[u8], split: Split, out: &mut Vec<Symbol>) -> (u32, usize) {
+pub(super) fn map(map: &SymbolMap, bytes: &[u8], split: Split, symbols: &mut [Symbol]) -> u32 {
     match split.width {
-        8 => map_groups::<1>(map, bytes, split, out),
-        16 => map_groups::<2>(map, bytes, split, out),
-        32 => map_groups::<4>(map, bytes, split, out),
+        8 => map_groups::<1>(map, bytes, split, symbols),
+        16 => map_groups::<2>(map, bytes, split, symbols),
+        32 => map_groups::<4>(map, bytes, split, symbols),
         width => unreachable!("elements of {width} bits are not split"),
     }
 }
@@ -22,7 +21,7 @@ pub(super) fn map(map: &SymbolMap, bytes: &[u8], split: Split, out: &mut Vec<Sym
 /// The same for elements of `SIZE` bytes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn map_groups<const SIZE: usize>(map: &SymbolMap, bytes: &[u8], split: Split, out: &mut Vec<Symbol>) -> (u32, usize) {
+fn map_groups<const SIZE: usize>(map: &SymbolMap, bytes: &[u8], split: Split, symbols: &mut [Symbol]) -> u32 {
     let last = split.last_key();
     let window = Window::new(map, last);
     let quarters = window.symbols.as_chunks::<LANES>().0;
@@ -31,12 +30,8 @@ fn map_groups<const SIZE: usize>(map: &SymbolMap, bytes: &[u8], split: Split, ou
     let other = _mm512_set1_epi16(window.other.0.wrapping_sub(window.base) as i16 & split.last_key() as i16);
     let other_symbol = _mm512_set1_epi16(i16::from(window.other.1));
     let shift = _mm_cvtsi32_si128(i32::from(split.shift));
-    let groups = bytes.chunks_exact(LANES * SIZE);
-    let done = groups.len() * LANES * SIZE;
-    let old = out.len();
-    out.resize(old + groups.len() * LANES, 0);
     let mut any = _mm512_setzero_si512();
-    for (group, symbols) in groups.zip(out[old..].as_chunks_mut::<LANES>().0) {
+    for (group, symbols) in bytes.chunks_exact(LANES * SIZE).zip(symbols.as_chunks_mut::<LANES>().0) {
         let keys = match SIZE {
             1 => {
                 let elements = widen(group.try_into().expect("a group of bytes"));
@@ -77,7 +72,7 @@ fn map_groups<const SIZE: usize>(map: &SymbolMap, bytes: &[u8], split: Split, ou
         1 | 2 => _mm512_or_si512(any, _mm512_srli_epi32::<16>(any)),
         _ => any,
     };
-    (_mm512_reduce_or_epi32(any) as u32 & (u32::MAX >> (32 - split.width)), done)
+    _mm512_reduce_or_epi32(any) as u32 & (u32::MAX >> (32 - split.width))
 }
 
 /// Looks up the symbols of those elements of a group that lie outside of the window.

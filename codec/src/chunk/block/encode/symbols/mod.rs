@@ -5,7 +5,7 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod window;
 
-use crate::rans::{Symbol, Table};
+use crate::rans::{LANES, Symbol, Table};
 use crate::simd::Level;
 use crate::split::Split;
 
@@ -36,26 +36,30 @@ impl SymbolMap {
         self.symbols[usize::from(key).min(self.symbols.len() - 1)]
     }
 
-    /// Replaces `out` by the symbol, or [`OUTSIDE`], of each element of `bytes`. Returns the bits that any element has.
-    pub(super) fn map(&self, bytes: &[u8], split: Split, level: Level, out: &mut Vec<Symbol>) -> u32 {
-        out.clear();
+    /// Finds the symbol, or [`OUTSIDE`], of each element of `bytes`; `symbols` is as long. Returns the bits that any
+    /// element has.
+    pub(super) fn map(&self, bytes: &[u8], split: Split, level: Level, symbols: &mut [Symbol]) -> u32 {
+        assert_eq!(bytes.len(), symbols.len() * usize::from(split.width / 8));
         match level {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 | Level::Avx512Vbmi2 => {
+                let whole = symbols.len() / LANES * LANES;
+                let (symbols, rest) = symbols.split_at_mut(whole);
+                let (bytes, rest_bytes) = bytes.split_at(whole * usize::from(split.width / 8));
                 // SAFETY: a level is only given where the processor has what it stands for.
-                let (any, done) = unsafe { avx512::map(self, bytes, split, out) };
-                any | self.map_scalar(&bytes[done..], split, out)
+                let any = unsafe { avx512::map(self, bytes, split, symbols) };
+                any | self.map_scalar(rest_bytes, split, rest)
             }
-            _ => self.map_scalar(bytes, split, out),
+            _ => self.map_scalar(bytes, split, symbols),
         }
     }
 
-    /// Appends the symbols, one after the other.
-    fn map_scalar(&self, bytes: &[u8], split: Split, out: &mut Vec<Symbol>) -> u32 {
+    /// The definition, one after the other.
+    fn map_scalar(&self, bytes: &[u8], split: Split, symbols: &mut [Symbol]) -> u32 {
         match split.width {
-            8 => self.map_of(bytes, split, out, |element: [u8; 1]| u32::from(element[0])),
-            16 => self.map_of(bytes, split, out, |element| u32::from(u16::from_le_bytes(element))),
-            32 => self.map_of(bytes, split, out, u32::from_le_bytes),
+            8 => self.map_of(bytes, split, symbols, |element: [u8; 1]| u32::from(element[0])),
+            16 => self.map_of(bytes, split, symbols, |element| u32::from(u16::from_le_bytes(element))),
+            32 => self.map_of(bytes, split, symbols, u32::from_le_bytes),
             width => unreachable!("elements of {width} bits are not split"),
         }
     }
@@ -64,15 +68,15 @@ impl SymbolMap {
         &self,
         bytes: &[u8],
         split: Split,
-        out: &mut Vec<Symbol>,
+        symbols: &mut [Symbol],
         load: impl Fn([u8; SIZE]) -> u32,
     ) -> u32 {
         let mut any = 0;
-        out.extend(bytes.as_chunks().0.iter().map(|&element| {
+        for (&element, symbol) in bytes.as_chunks().0.iter().zip(symbols) {
             let element = load(element);
             any |= element;
-            self.symbol(split.key(element))
-        }));
+            *symbol = self.symbol(split.key(element));
+        }
         any
     }
 }
@@ -104,9 +108,8 @@ mod tests {
                 elements.extend_from_slice(&element.to_le_bytes()[..size]);
             }
             for level in Level::available() {
-                let mut symbols = vec![1, 2, 3];
+                let mut symbols = vec![1; elements.len() / size];
                 let any = map.map(&elements, split, level, &mut symbols);
-                prop_assert_eq!(symbols.len(), elements.len() / size);
                 let mut expected = 0;
                 for (position, &symbol) in symbols.iter().enumerate() {
                     let element = split.element(&elements, position);

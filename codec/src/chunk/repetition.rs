@@ -1,0 +1,93 @@
+//! Whether it is worth while to look for repetitions.
+//!
+//! To try Zstandard on a part of a tensor of weights costs more than to code a good part of it, and nearly always in
+//! vain. So a few windows are looked at first.
+
+/// Bytes of a window: as long as two or more elements, so that hardly any comes twice in weights by chance.
+const WINDOW: usize = size_of::<u64>();
+
+/// Windows are compared where these bits of their first element are zero. That picks one of 32 of those in noise, and all
+/// or none of the copies of each, however far apart they are.
+const PICK: u64 = 0x1f;
+
+/// Entries of the table of windows.
+const TABLE: usize = 1 << 11;
+
+/// Whether Zstandard might find something in `bytes`, elements of `size` bytes (at most 8): `false` when they look like
+/// noise in their low bits and windows of theirs hardly ever come again.
+pub(super) fn may_repeat(bytes: &[u8], size: usize) -> bool {
+    let mut table = [0u64; TABLE];
+    let (mut picked, mut again) = (0, 0);
+    let windows = bytes.windows(WINDOW).step_by(size);
+    let all = windows.len();
+    for window in windows {
+        let window = u64::from_le_bytes(window.try_into().expect("a window is as long as a u64"));
+        if window & PICK == 0 {
+            let entry = &mut table[(window.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - TABLE.ilog2())) as usize];
+            again += usize::from(*entry == window);
+            *entry = window;
+            picked += 1;
+        }
+    }
+    // Sparse, rounded or few values are picked far too often or hardly ever; and one window of 50 is less than
+    // Zstandard would need.
+    picked * 8 > all || picked * 256 < all || again * 50 > picked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers that look random.
+    fn noise(seed: u64) -> impl Iterator<Item = u32> {
+        std::iter::successors(Some(seed), |random| {
+            Some(random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407))
+        })
+        .map(|random| (random >> 33) as u32)
+    }
+
+    /// Numbers between -1 and 1, the small ones more frequent.
+    fn weights(seed: u64) -> impl Iterator<Item = f32> {
+        let unit = |bits: u32| bits as f32 / (1u64 << 30) as f32 - 1.0;
+        noise(seed).zip(noise(!seed)).map(move |(a, b)| unit(a) * unit(b) * unit(a ^ b))
+    }
+
+    fn bf16(weight: f32) -> [u8; 2] {
+        ((weight.to_bits() >> 16) as u16).to_le_bytes()
+    }
+
+    #[test]
+    fn weights_do_not_repeat() {
+        assert!(!may_repeat(&weights(1).take(32 << 10).flat_map(bf16).collect::<Vec<u8>>(), 2));
+        assert!(!may_repeat(&weights(2).take(16 << 10).flat_map(f32::to_le_bytes).collect::<Vec<u8>>(), 4));
+        assert!(!may_repeat(&noise(3).take(64 << 10).map(|bits| bits as u8).collect::<Vec<u8>>(), 1));
+    }
+
+    #[test]
+    fn repeated_rows_do() {
+        let row: Vec<[u8; 2]> = weights(1).take(12_000).map(bf16).collect();
+        let rows = [&row[..], &row[..]].concat();
+        assert!(may_repeat(rows.as_flattened(), 2));
+        // One row of ten.
+        let mut rows: Vec<[u8; 2]> = weights(2).take(32_000).map(bf16).collect();
+        rows.copy_within(0..3200, 20_000);
+        assert!(may_repeat(rows.as_flattened(), 2));
+    }
+
+    #[test]
+    fn sparse_rounded_and_few_values_may() {
+        let sparse = weights(1).zip(noise(5)).map(|(w, bits)| if bits % 4 == 0 { 0.0 } else { w });
+        assert!(may_repeat(&sparse.take(32 << 10).flat_map(bf16).collect::<Vec<u8>>(), 2));
+        let rounded = weights(2).map(|w| f32::from_bits(w.to_bits() & 0xffff_0000));
+        assert!(may_repeat(&rounded.take(16 << 10).flat_map(f32::to_le_bytes).collect::<Vec<u8>>(), 4));
+        let few = noise(3).map(|bits| [0.1f32, 0.3, 0.7, -0.9][bits as usize % 4]);
+        assert!(may_repeat(&few.take(16 << 10).flat_map(f32::to_le_bytes).collect::<Vec<u8>>(), 4));
+    }
+
+    #[test]
+    fn next_to_nothing_is_no_trouble() {
+        for len in 0..20 {
+            may_repeat(&vec![1; len], 2);
+        }
+    }
+}
