@@ -15,8 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// file, and gives how it ended. A command that was done before the signal came is undone and started again.
 fn interrupted(scratch: &Scratch, shell: &str, line: &str, signal: Signal, target: &str) -> Run {
     for _ in 0..20 {
-        let mut command = scratch.command("sh");
-        command.args(["-c", &format!("{shell} exec {BIGSMALL} {line}")]);
+        // Whoever runs the tests in the background may have signals ignored, and that is inherited.
+        let mut command = scratch.command("env");
+        command.args(["--default-signal=HUP,INT,TERM", "sh", "-c", &format!("{shell} exec {BIGSMALL} {line}")]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let start = Instant::now();
         while !scratch.names().iter().any(|name| name.ends_with(".bigsmall-tmp")) && !scratch.path(target).exists() {
