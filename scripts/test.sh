@@ -14,7 +14,8 @@ prepared=$SECONDS
 step "cargo test --workspace"
 cd "$ROOT"
 status=0
-cargo test --locked --workspace "$@" || status=$?
+# Under nohup or as a background job some signals are ignored, by the tests' children too; some tests send them.
+env --default-signal=HUP,INT,TERM cargo test --locked --workspace "$@" || status=$?
 
 took() { printf '%d min %02d s' $(($1 / 60)) $(($1 % 60)); }
 if [ "$status" = 0 ]; then verdict="all tests passed"; else verdict="TESTS FAILED"; fi
