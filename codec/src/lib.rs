@@ -4,6 +4,8 @@
 //! Bytes in, bytes out: this crate knows no terminal, no FUSE and no network. Start at [`original::Original`], the one
 //! abstraction; [`container::Container`] reads a container as one, [`container::compress`] writes one.
 
+#[doc(hidden)]
+pub mod bench;
 mod checksum;
 mod chunk;
 pub mod container;

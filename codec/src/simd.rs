@@ -24,13 +24,19 @@ const VARIABLE: &str = "BIGSMALL_SIMD";
 impl Level {
     const ALL: [Level; 4] = [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Vbmi2];
 
-    fn name(self) -> &'static str {
+    /// Its name, as the environment variable has it.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Level::Scalar => "scalar",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
             Level::Avx512Vbmi2 => "avx512vbmi2",
         }
+    }
+
+    /// The level of that name.
+    pub(crate) fn named(name: &str) -> Option<Level> {
+        Level::ALL.into_iter().find(|level| level.name() == name)
     }
 
     /// The best that this processor has.
@@ -55,28 +61,21 @@ impl Level {
     }
 
     /// All levels that this processor has, the lowest first: what a test or a bench compares with one another.
-    #[cfg(test)]
     pub(crate) fn available() -> impl Iterator<Item = Level> {
         let best = Level::detect();
         Level::ALL.into_iter().filter(move |&level| level <= best)
     }
 }
 
-/// The level to use: the best that the processor has, or a lower one that the environment asks for.
+/// The level to use: the best that the processor has, or the one that the environment asks for.
 ///
-/// # Panics
-/// When the environment asks for a level that does not exist or that the processor lacks: whoever sets the variable
-/// wants to know what is being run.
+/// When the processor lacks that one, it is the best that it has; a name that is none of a level asks for nothing.
 pub(crate) fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
         let best = Level::detect();
-        let Some(asked) = std::env::var_os(VARIABLE).filter(|asked| !asked.is_empty()) else { return best };
-        match Level::ALL.into_iter().find(|level| asked == level.name()) {
-            Some(level) if level <= best => level,
-            Some(_) => panic!("{VARIABLE} asks for {asked:?}, this processor has no more than {}", best.name()),
-            None => panic!("{VARIABLE} is {asked:?}, not one of scalar, avx2, avx512 and avx512vbmi2"),
-        }
+        let asked = std::env::var(VARIABLE).ok();
+        best.min(asked.and_then(|asked| Level::named(&asked)).unwrap_or(best))
     })
 }
 
@@ -89,5 +88,7 @@ mod tests {
         assert!(Level::ALL.is_sorted());
         assert_eq!(Level::available().next(), Some(Level::Scalar));
         assert!(Level::available().any(|available| available == level()));
+        assert!(Level::ALL.into_iter().all(|level| Level::named(level.name()) == Some(level)));
+        assert_eq!(Level::named("AVX2"), None);
     }
 }

@@ -11,6 +11,7 @@ use crate::chunk::block::Scratch;
 use crate::chunk::{self, Codec};
 use crate::error::{Error, Result};
 use crate::original::{ChunkIndex, Grid, Original, PlainFile};
+use crate::rans::Table;
 use crate::split::Element;
 
 /// An open container: the original that it was made from.
@@ -48,7 +49,7 @@ pub struct CodecUsage {
 
 thread_local! {
     /// The stored bytes of the chunk that this thread decodes, and what decoding needs.
-    static SCRATCH: RefCell<(Vec<u8>, Scratch)> = RefCell::default();
+    static SCRATCH: RefCell<Option<(Vec<u8>, Scratch)>> = const { RefCell::new(None) };
 }
 
 impl Container {
@@ -160,6 +161,17 @@ impl Container {
         (segment, &self.index.chunks[(segment.first_chunk + number) as usize])
     }
 
+    /// How `chunk` is stored: the codec, what it takes the elements for, the tables, the bytes.
+    ///
+    /// # Panics
+    /// When there is no such chunk.
+    pub(crate) fn stored_chunk(&self, chunk: ChunkIndex) -> Result<(Codec, Element, &[Table], Vec<u8>)> {
+        let (segment, stored) = self.locate(chunk);
+        let mut bytes = vec![0; stored.len as usize];
+        self.store.read_at(stored.offset, &mut bytes)?;
+        Ok((stored.codec, segment.element, &self.index.tables[segment.tables.clone()], bytes))
+    }
+
     /// What the elements of `chunk` are taken for.
     ///
     /// # Panics
@@ -178,7 +190,7 @@ impl Original for Container {
         let (segment, stored) = self.locate(chunk);
         let tables = &self.index.tables[segment.tables.clone()];
         // Taken, not borrowed: the store may itself be something that this thread decodes.
-        let (mut bytes, mut scratch) = SCRATCH.take();
+        let (mut bytes, mut scratch) = SCRATCH.take().unwrap_or_default();
         bytes.resize(stored.len as usize, 0);
         let decoded = self.store.read_at(stored.offset, &mut bytes).and_then(|()| {
             if checksum(&bytes) != stored.checksum {
@@ -186,7 +198,7 @@ impl Original for Container {
             }
             chunk::decode(stored.codec, segment.element, tables, &bytes, out, &mut scratch)
         });
-        SCRATCH.set((bytes, scratch));
+        SCRATCH.set(Some((bytes, scratch)));
         decoded.map_err(|e| {
             let range = self.grid.range(chunk);
             e.context(format_args!("chunk {} (bytes {} to {} of the original)", chunk.0, range.start, range.end))

@@ -116,6 +116,11 @@ impl Split {
         Ok(split)
     }
 
+    /// Bytes of the element.
+    pub(crate) fn size(self) -> usize {
+        usize::from(self.width / 8)
+    }
+
     fn magnitude_bits(self) -> u8 {
         self.width - u8::from(self.signed)
     }

@@ -13,25 +13,28 @@ use crate::simd::Level;
 use crate::wire::Reader;
 
 /// Bytes of a vector of 32 lanes of 16 bits.
-const VECTOR_BYTES: usize = LANES * 2;
+pub(crate) const VECTOR_BYTES: usize = LANES * 2;
+
+/// The most fields that raw bits have.
+pub(crate) const MAX_FIELDS: usize = 5;
 
 /// A plane of a certain width.
 #[derive(Clone, Copy, Debug)]
-struct Field {
+pub(crate) struct Field {
     /// Bits of the field: 16, 8, 4, 2 or 1.
-    width: usize,
+    pub(crate) width: usize,
     /// The position of its lowest bit in the raw bits.
-    at: usize,
+    pub(crate) at: usize,
 }
 
 impl Field {
     /// Groups that share a vector.
-    fn groups(self) -> usize {
+    pub(crate) fn groups(self) -> usize {
         16 / self.width
     }
 
     /// Bytes of the plane for so many groups.
-    fn bytes(self, groups: usize) -> usize {
+    pub(crate) fn bytes(self, groups: usize) -> usize {
         groups.div_ceil(self.groups()) * VECTOR_BYTES
     }
 
@@ -41,7 +44,7 @@ impl Field {
 }
 
 /// The fields of `raw_bits` (at most 31) raw bits, the widest first.
-fn fields(raw_bits: u8) -> impl Iterator<Item = Field> {
+pub(crate) fn fields(raw_bits: u8) -> impl Iterator<Item = Field> {
     let raw_bits = usize::from(raw_bits);
     [16, 8, 4, 2, 1].into_iter().filter(move |width| raw_bits & width != 0).scan(0, |at, width| {
         let field = Field { width, at: *at };
@@ -56,7 +59,7 @@ pub(crate) fn planes_len(groups: usize, raw_bits: u8) -> usize {
 }
 
 /// Groups that are taken apart together: the fewest whose fields fill whole vectors, whatever their width.
-const BLOCK_GROUPS: usize = 16;
+pub(crate) const BLOCK_GROUPS: usize = 16;
 
 /// The lanes of a group or a vector, four in each word, the first in its lowest bits: words are shifted and masked in
 /// fewer steps than lanes, and in vectors as well.

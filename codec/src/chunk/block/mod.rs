@@ -7,19 +7,10 @@
 pub(crate) mod decode;
 pub(crate) mod encode;
 
-use crate::rans::{CARRIED_PER_STREAM, Symbol};
+use crate::rans::CARRIED_PER_STREAM;
 
-pub(crate) use decode::decode;
+pub(crate) use decode::{Scratch, decode};
 pub(crate) use encode::{Buffers, Coder, encode};
-
-/// Memory that decoding uses again from chunk to chunk.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch {
-    /// One byte plane of a chunk.
-    pub(super) plane: Vec<u8>,
-    symbols: Vec<Symbol>,
-    tail: Vec<u8>,
-}
 
 /// Bytes of a patch: the distance to the one before, and how far the key moves.
 const PATCH_BYTES: usize = 4;

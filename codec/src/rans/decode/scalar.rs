@@ -1,6 +1,6 @@
 //! The definition of rANS decoding, one lane after the other.
 
-use super::{Block, Carried, finish, stream_error};
+use super::{Block, stream_error};
 use crate::error::Result;
 use crate::rans::table::Table;
 use crate::rans::{FREQUENCY_BITS, LANES, STATE_MIN, Symbol, TOTAL};
@@ -24,30 +24,28 @@ impl Decoder {
         Decoder { slots }
     }
 
-    /// Decodes as many symbols as `symbols` is long, which is whole groups, and gives what the states carried.
+    /// Decodes as many symbols as `symbols` is long, which is whole groups, beginning with a group of the first stream.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when a stream's words do not end with its symbols or its lanes
-    /// do not end in the state that every encoder starts with.
-    pub(crate) fn decode(&self, block: &Block<'_>, symbols: &mut [Symbol]) -> Result<Carried> {
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when the words of a stream end before its symbols do.
+    pub(crate) fn decode(&self, block: &mut Block<'_>, symbols: &mut [Symbol]) -> Result<()> {
         assert!(symbols.len().is_multiple_of(LANES));
-        let mut states = block.states;
-        let mut words = block.words;
         for (group, symbols) in symbols.chunks_exact_mut(LANES).enumerate() {
             let stream = group % block.streams;
-            let (states, words) = (&mut states[stream], &mut words[stream]);
-            for (state, symbol) in states.iter_mut().zip(symbols) {
+            let mut words = &block.words[block.next[stream]..block.ends[stream]];
+            for (state, symbol) in block.states[stream].iter_mut().zip(symbols) {
                 let meaning = self.slots[(*state % TOTAL) as usize];
                 *symbol = meaning as Symbol;
                 *state = ((meaning >> 20) + 1) * (*state >> FREQUENCY_BITS) + (meaning >> 8) % TOTAL;
                 if *state < STATE_MIN {
                     let (word, rest) = words.split_first_chunk().ok_or_else(stream_error)?;
-                    *words = rest;
+                    words = rest;
                     *state = *state << 16 | u32::from(u16::from_le_bytes(*word));
                 }
             }
+            block.next[stream] = block.ends[stream] - words.len();
         }
-        finish(block.streams, &states, &words)
+        Ok(())
     }
 }
 
@@ -92,10 +90,11 @@ mod tests {
             let carried = &carried[..carried.len().min(streams * CARRIED_PER_STREAM)];
             Encoder::new(&table).encode(&symbols, streams, carried, &mut Vec::new(), &mut coded);
             let mut reader = Reader::new(&coded);
-            let block = Block::read(&mut reader, streams).unwrap();
+            let mut block = Block::read(&mut reader, streams).unwrap();
             reader.finish().unwrap();
             let mut decoded = vec![0; symbols.len()];
-            let came_back = Decoder::new(&table).decode(&block, &mut decoded).unwrap();
+            Decoder::new(&table).decode(&mut block, &mut decoded).unwrap();
+            let came_back = block.finish().unwrap();
             prop_assert_eq!(decoded, symbols);
             prop_assert_eq!(&came_back[..carried.len()], carried);
             prop_assert!(came_back[carried.len()..].iter().all(|&byte| byte == 0));
@@ -110,9 +109,9 @@ mod tests {
             let at = at.index(coded.len());
             coded[at] ^= 1u8 << bit;
             for coded in [&coded[..], &coded[..cut.index(coded.len())]] {
-                if let Ok(block) = Block::read(&mut Reader::new(coded), streams) {
+                if let Ok(mut block) = Block::read(&mut Reader::new(coded), streams) {
                     let mut decoded = vec![0; symbols.len()];
-                    let _ = Decoder::new(&table).decode(&block, &mut decoded);
+                    let _ = Decoder::new(&table).decode(&mut block, &mut decoded);
                     prop_assert!(decoded.iter().all(|&s| usize::from(s) < table.keys().len()));
                 }
             }
@@ -141,8 +140,12 @@ mod tests {
         Encoder::new(&table).encode(&symbols, 1, &[], &mut Vec::new(), &mut coded);
         let block = Block::read(&mut Reader::new(&coded), 1).unwrap();
         let decoder = Decoder::new(&table);
-        decoder.decode(&block, &mut vec![0; 64 * LANES]).unwrap();
-        decoder.decode(&block, &mut vec![0; 65 * LANES]).unwrap_err();
-        decoder.decode(&block, &mut vec![0; 63 * LANES]).unwrap_err();
+        let decode = |groups| {
+            let mut block = block.clone();
+            decoder.decode(&mut block, &mut vec![0; groups * LANES]).and_then(|()| block.finish())
+        };
+        decode(64).unwrap();
+        decode(65).unwrap_err();
+        decode(63).unwrap_err();
     }
 }
