@@ -1,9 +1,12 @@
 //! What the benches measure, one layer at a time. Not for anyone else: it changes without notice.
 
-use crate::chunk::block::Scratch;
+use crate::chunk::block::{Buffers, Scratch};
+use crate::chunk::plan::{Plan, ReadyPlan};
 use crate::chunk::{self, Codec};
+use crate::container::Mode;
 use crate::error::Result;
-use crate::original::{ChunkIndex, Original};
+use crate::hashes::lanes::{LANES, States};
+use crate::original::{ChunkIndex, DEFAULT_CHUNK_SIZE, Original};
 use crate::rans::Table;
 use crate::simd::Level;
 use crate::split::Element;
@@ -12,6 +15,15 @@ use crate::{Container, Memory};
 /// The names of the implementations that this processor can run, the slowest first.
 pub fn implementations() -> impl Iterator<Item = &'static str> {
     Level::available().map(Level::name)
+}
+
+/// The level of an implementation.
+///
+/// # Panics
+/// When the processor has no such implementation.
+fn level(implementation: &str) -> Level {
+    let level = Level::available().find(|level| level.name() == implementation);
+    level.expect("the implementation is one of this processor's")
 }
 
 /// The chunks of a container that hold coded floats or integers, in memory.
@@ -61,8 +73,7 @@ impl Chunks {
     /// # Panics
     /// When the processor has no such implementation, or `out` is not as long as they are.
     pub fn decode(&self, implementation: &str, mut out: &mut [u8]) -> Result<()> {
-        let level = Level::available().find(|level| level.name() == implementation);
-        let mut scratch = Scratch::new(level.expect("the implementation is one of this processor's"));
+        let mut scratch = Scratch::new(level(implementation));
         for chunk in &self.chunks {
             let (this, further) = out.split_at_mut(chunk.len);
             chunk::decode(chunk.codec, chunk.element, &chunk.tables, &chunk.stored, this, &mut scratch)?;
@@ -70,4 +81,44 @@ impl Chunks {
         }
         Ok(())
     }
+}
+
+/// What encodes elements in chunks of the usual size.
+#[derive(Debug)]
+pub struct Encode {
+    element: Element,
+    plan: ReadyPlan,
+    buffers: Buffers,
+    stored: Vec<u8>,
+}
+
+impl Encode {
+    /// Fits it to `bytes`, with the implementation of that name.
+    ///
+    /// # Panics
+    /// When the processor has no such implementation.
+    pub fn fit(implementation: &str, element: Element, bytes: &[u8]) -> Encode {
+        let (plan, _) = Plan::of(element, bytes, bytes.len() as u64, Mode::Balanced, None).ready();
+        Encode { element, plan, buffers: Buffers::new(level(implementation)), stored: Vec::new() }
+    }
+
+    /// Encodes `bytes` chunk by chunk; returns how many bytes that makes.
+    pub fn encode(&mut self, bytes: &[u8]) -> usize {
+        let encode = |bytes| {
+            chunk::encode(&self.plan, self.element, bytes, &mut self.buffers, &mut self.stored);
+            self.stored.len()
+        };
+        bytes.chunks(DEFAULT_CHUNK_SIZE as usize).map(encode).sum()
+    }
+}
+
+/// Takes the MD5s of as many messages as there are lanes, whole blocks and equally long, with the implementation of that
+/// name; returns the first word of each. Padding is left out.
+///
+/// # Panics
+/// When the processor has no such implementation.
+pub fn md5_lanes(implementation: &str, messages: [&[u8]; LANES]) -> [u32; LANES] {
+    let mut states = States::new();
+    states.update(messages, level(implementation));
+    std::array::from_fn(|lane| states.lane(lane)[0])
 }

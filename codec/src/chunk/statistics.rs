@@ -1,6 +1,7 @@
 //! How often what occurs in a sample.
 
 use crate::rans::Table;
+use crate::simd::{self, Level};
 use crate::split::Split;
 
 /// Bits of a patch: the entry itself; the symbol of its stand-in is counted apart.
@@ -11,6 +12,9 @@ const TURNS: usize = 4;
 
 /// Elements that are counted before counters of 32 bits are emptied into those of 64.
 const FULL: usize = 1 << 20;
+
+/// Elements whose keys are cut out together.
+const AT_ONCE: usize = 256;
 
 /// How often each key occurs, and which low bits occur at all.
 #[derive(Clone, Debug)]
@@ -33,27 +37,68 @@ impl KeyStatistics {
 
     /// Counts the keys of `bytes`, which are whole elements.
     pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.add_with(simd::level(), bytes);
+    }
+
+    fn add_with(&mut self, level: Level, bytes: &[u8]) {
+        match level {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level is only given where the processor has what it stands for.
+            Level::Avx2 => unsafe { self.add_avx2(bytes) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Level::Avx512 | Level::Avx512Vbmi2 => unsafe { self.add_avx512(bytes) },
+            _ => self.add_anyhow(bytes),
+        }
+    }
+
+    /// [`add_anyhow`](KeyStatistics::add_anyhow), compiled for AVX2.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn add_avx2(&mut self, bytes: &[u8]) {
+        self.add_anyhow(bytes);
+    }
+
+    /// [`add_anyhow`](KeyStatistics::add_anyhow), compiled for AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn add_avx512(&mut self, bytes: &[u8]) {
+        self.add_anyhow(bytes);
+    }
+
+    /// The definition, of which a compiler makes whatever vectors it may use.
+    #[inline(always)]
+    fn add_anyhow(&mut self, bytes: &[u8]) {
         match self.split.width {
-            8 => self.add_all(bytes, |element: [u8; 1]| u32::from(element[0])),
-            16 => self.add_all(bytes, |element| u32::from(u16::from_le_bytes(element))),
-            32 => self.add_all(bytes, u32::from_le_bytes),
+            8 => self.add_all::<1>(bytes),
+            16 => self.add_all::<2>(bytes),
+            32 => self.add_all::<4>(bytes),
             width => unreachable!("elements of {width} bits are not split"),
         }
     }
 
+    /// The same for elements of `SIZE` bytes.
     #[inline(always)]
-    fn add_all<const SIZE: usize>(&mut self, bytes: &[u8], load: impl Fn([u8; SIZE]) -> u32) {
-        let elements = bytes.as_chunks().0;
+    fn add_all<const SIZE: usize>(&mut self, bytes: &[u8]) {
         let mut turns = vec![0u32; TURNS * self.counts.len()];
-        for elements in elements.chunks(FULL) {
-            let (quads, rest) = elements.as_chunks::<TURNS>();
-            for quad in quads {
-                for (turn, element) in turns.chunks_exact_mut(self.counts.len()).zip(quad) {
-                    turn[usize::from(self.split.key(load(*element)))] += 1;
+        for bytes in bytes.chunks(FULL * SIZE) {
+            let (first, rest) = turns.split_at_mut(self.counts.len());
+            let (second, rest) = rest.split_at_mut(self.counts.len());
+            let (third, fourth) = rest.split_at_mut(self.counts.len());
+            for bytes in bytes.chunks(AT_ONCE * SIZE) {
+                // All keys are cut out first, which is done in vectors.
+                let mut keys = [0; AT_ONCE];
+                self.any |= cut::<SIZE>(self.split, bytes, &mut keys);
+                let (quads, rest) = keys[..bytes.len() / SIZE].as_chunks::<TURNS>();
+                for quad in quads {
+                    first[usize::from(quad[0])] += 1;
+                    second[usize::from(quad[1])] += 1;
+                    third[usize::from(quad[2])] += 1;
+                    fourth[usize::from(quad[3])] += 1;
                 }
-            }
-            for element in rest {
-                turns[usize::from(self.split.key(load(*element)))] += 1;
+                for &key in rest {
+                    first[usize::from(key)] += 1;
+                }
             }
             for turn in turns.chunks_exact_mut(self.counts.len()) {
                 for (all, few) in self.counts.iter_mut().zip(turn) {
@@ -61,7 +106,6 @@ impl KeyStatistics {
                 }
             }
         }
-        self.any |= elements.iter().fold(0, |any, &element| any | load(element));
     }
 
     /// The bits that all elements take with `table`: symbols, raw bits, patches.
@@ -70,6 +114,30 @@ impl KeyStatistics {
         let (symbol_bits, outside) = table.cost(&self.counts);
         let raw_bits = self.split.without_zeros(self.any).raw_bits();
         symbol_bits + elements as f64 * f64::from(raw_bits) + outside as f64 * PATCH_BITS
+    }
+}
+
+/// Puts the keys of the elements of `SIZE` bytes of which `bytes` are made into `keys`. Returns the bits that any has.
+#[inline(always)]
+fn cut<const SIZE: usize>(split: Split, bytes: &[u8], keys: &mut [u16; AT_ONCE]) -> u32 {
+    let (shift, last) = (u32::from(split.shift), split.last_key());
+    // In as many bits as there are, so that a vector holds as many elements as it can.
+    if SIZE == 4 {
+        let mut any = 0;
+        for (key, element) in keys.iter_mut().zip(bytes.as_chunks().0) {
+            let element = u32::from_le_bytes(*element);
+            any |= element;
+            *key = element.wrapping_shr(shift) as u16 & last;
+        }
+        any
+    } else {
+        let mut any = 0;
+        for (key, element) in keys.iter_mut().zip(bytes.as_chunks::<SIZE>().0) {
+            let element = u16::from_le_bytes([element[0], if SIZE == 2 { element[SIZE - 1] } else { 0 }]);
+            any |= element;
+            *key = element.wrapping_shr(shift) & last;
+        }
+        u32::from(any)
     }
 }
 
@@ -113,11 +181,13 @@ mod tests {
                 expected[usize::from(split.key(element))] += 2;
                 any |= element;
             }
-            let mut statistics = KeyStatistics::new(split);
-            statistics.add(bytes);
-            statistics.add(bytes);
-            prop_assert_eq!(statistics.counts(), expected);
-            prop_assert_eq!(statistics.any, any);
+            for level in Level::available() {
+                let mut statistics = KeyStatistics::new(split);
+                statistics.add_with(level, bytes);
+                statistics.add_with(level, bytes);
+                prop_assert_eq!(statistics.counts(), &expected, "{:?}", level);
+                prop_assert_eq!(statistics.any, any);
+            }
         }
 
         #[test]

@@ -73,14 +73,15 @@ pub struct Summary {
     pub sha256: [u8; 32],
 }
 
-/// Bytes of a window (or one chunk, if that is larger). Two windows are in memory, and two coded ones.
-const WINDOW: u64 = 16 << 20;
+/// Bytes of a window (or one chunk, if that is larger). Two windows are in memory, and two coded ones: few enough to stay
+/// in the cache from their reading to their writing, which made compressing a tenth faster than windows of 16 MiB did.
+const WINDOW: u64 = 4 << 20;
 
 /// Segments in a window, since each has a plan in memory.
 const WINDOW_SEGMENTS: usize = 512;
 
-/// Bytes that one thread reads at a time.
-const READ: usize = 2 << 20;
+/// Bytes that are read at a time: little enough to be in the cache still when they are hashed.
+const READ: usize = 256 << 10;
 
 /// Bytes of a segment longer than a window that its plan is made from, in pieces spread evenly over it.
 const SAMPLE: u64 = 4 << 20;
@@ -125,7 +126,7 @@ pub fn compress(
     let spare = Spare::default();
     let mut writer = Writer {
         job: Job { source, options, layout: &layout, twins, shared, progress, spare: &spare },
-        plans: HashMap::new(),
+        open: None,
         known_tables: HashMap::new(),
         segments: Vec::new(),
         tables: Vec::new(),
@@ -174,15 +175,18 @@ fn range_of(window: &[Piece]) -> Range<u64> {
 }
 
 /// Reads a window into `bytes`, which then begin with it: they are not made shorter, or they would have to be cleared
-/// when they become longer again.
-fn read(source: &dyn Original, window: &[Piece], bytes: &mut Vec<u8>) -> Result<()> {
+/// when they become longer again. Each part is hashed while it is in the cache.
+fn read(source: &dyn Original, window: &[Piece], bytes: &mut Vec<u8>, sha256: &mut Sha256) -> Result<()> {
     let Range { start, end } = range_of(window);
     let len = (end - start) as usize;
     if bytes.len() < len {
         bytes.resize(len, 0);
     }
-    let read = |(number, part): (usize, &mut [u8])| source.read_at(start + (number * READ) as u64, part);
-    bytes[..len].par_chunks_mut(READ).enumerate().try_for_each(read)
+    for (number, part) in bytes[..len].chunks_mut(READ).enumerate() {
+        source.read_at(start + (number * READ) as u64, part)?;
+        sha256.update(part);
+    }
+    Ok(())
 }
 
 /// The hashes of the original and its tensors, as far as they are taken.
@@ -196,6 +200,13 @@ struct CodedChunk {
     codec: Codec,
     bytes: Vec<u8>,
     checksum: u64,
+}
+
+/// A piece coded.
+struct CodedPiece {
+    /// The plan of the segment that it begins, and the tables that must be stored for it.
+    begun: Option<(ReadyPlan, Vec<Table>)>,
+    chunks: Vec<CodedChunk>,
 }
 
 /// What is to be done, settled before the first byte is written.
@@ -227,8 +238,8 @@ fn give_back<T>(items: &Mutex<Vec<T>>, item: T) {
 }
 
 impl Job<'_> {
-    /// The plan of the segment that `piece` begins; `None` when it equals an earlier one.
-    fn plan<'b>(&self, piece: &Piece, bytes_of: &(dyn Fn(&Range<u64>) -> &'b [u8] + Sync)) -> Result<Option<Plan>> {
+    /// The plan of the segment that `piece` begins with these bytes; `None` when it equals an earlier one.
+    fn plan(&self, piece: &Piece, bytes: &[u8]) -> Result<Option<Plan>> {
         if self.twins[piece.segment].is_some() {
             return Ok(None);
         }
@@ -240,10 +251,36 @@ impl Job<'_> {
         let len = range.end - range.start;
         let shared = self.shared.of(*element);
         Ok(Some(if piece.range == *range {
-            Plan::of(*element, bytes_of(range), len, mode, shared)
+            Plan::of(*element, bytes, len, mode, shared)
         } else {
             Plan::of(*element, &sample(self.source, range)?, len, mode, shared)
         }))
+    }
+
+    /// Codes a piece. `open` is the plan of the segment that it goes on with, if it does not begin one.
+    fn encode(&self, piece: &Piece, open: Option<&ReadyPlan>, bytes: &[u8]) -> Result<CodedPiece> {
+        let segment = &self.layout.segments[piece.segment];
+        let begins = piece.range.start == segment.range.start;
+        let begun = if begins { self.plan(piece, bytes)?.map(Plan::ready) } else { None };
+        // While the bytes of a segment are in the cache still to which its table was fitted.
+        let encode = |plan| {
+            let chunks = bytes.par_chunks(self.options.chunk_size as usize);
+            chunks.map(|bytes| self.encode_chunk(plan, segment.element, bytes)).collect::<Result<Vec<_>>>()
+        };
+        let plan = if begins { begun.as_ref().map(|(plan, _)| plan) } else { open };
+        let chunks = plan.map_or(Ok(Vec::new()), encode)?;
+        Ok(CodedPiece { begun, chunks })
+    }
+
+    fn encode_chunk(&self, plan: &ReadyPlan, element: Element, bytes: &[u8]) -> Result<CodedChunk> {
+        if self.progress.cancelled() {
+            return Err(Error::new(ErrorKind::Cancelled, "cancelled"));
+        }
+        let (mut buffers, mut coded) = (take(&self.spare.buffers), take(&self.spare.coded));
+        let codec = chunk::encode(plan, element, bytes, &mut buffers, &mut coded);
+        give_back(&self.spare.buffers, buffers);
+        self.progress.advance(bytes.len() as u64);
+        Ok(CodedChunk { codec, checksum: checksum(&coded), bytes: coded })
     }
 }
 
@@ -276,8 +313,8 @@ impl Store<'_> {
 /// What has been coded.
 struct Writer<'a> {
     job: Job<'a>,
-    /// The plans of the segments of this window.
-    plans: HashMap<usize, ReadyPlan>,
+    /// The plan of the segment that the next window may go on with.
+    open: Option<ReadyPlan>,
     /// Where runs of tables that are already stored begin.
     known_tables: HashMap<Vec<Table>, usize>,
     segments: Vec<Segment>,
@@ -292,7 +329,7 @@ impl Writer<'_> {
         let source = self.job.source;
         let (mut bytes, mut next_bytes, mut coded) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(first) = windows.first() {
-            read(source, first, &mut bytes)?;
+            read(source, first, &mut bytes, &mut hashes.sha256)?;
         }
         for (number, window) in windows.iter().enumerate() {
             let next = windows.get(number + 1);
@@ -302,22 +339,12 @@ impl Writer<'_> {
             let Hashes { sha256, tensors } = &mut *hashes;
             let spare = self.job.spare;
             // The longest of all that cannot be shared between threads comes first.
-            let (now, ((), ((), (read, written)))) = rayon::join(
+            let (now, (read, ((), written))) = rayon::join(
                 || self.encode(window, window_bytes),
                 || {
                     rayon::join(
-                        || sha256.update(window_bytes),
-                        || {
-                            rayon::join(
-                                || tensors.advance(end, end - start),
-                                || {
-                                    rayon::join(
-                                        || next.map_or(Ok(()), |next| read(source, next, &mut next_bytes)),
-                                        || store.write_chunks(before, spare),
-                                    )
-                                },
-                            )
-                        },
+                        || next.map_or(Ok(()), |next| read(source, next, &mut next_bytes, sha256)),
+                        || rayon::join(|| tensors.advance(end, end - start), || store.write_chunks(before, spare)),
                     )
                 },
             );
@@ -329,51 +356,31 @@ impl Writer<'_> {
         store.write_chunks(coded, self.job.spare)
     }
 
-    /// The coded chunks of a window, in order. Segments that begin in it get their plan and their place in the index.
+    /// The coded chunks of a window, in order. Segments that begin in it get their place in the index.
     fn encode(&mut self, window: &[Piece], bytes: &[u8]) -> Result<Vec<CodedChunk>> {
         let start = range_of(window).start;
         let bytes_of = |range: &Range<u64>| &bytes[(range.start - start) as usize..(range.end - start) as usize];
-        self.plans.retain(|&segment, _| segment == window[0].segment);
-        let begun =
-            window.iter().filter(|piece| piece.range.start == self.job.layout.segments[piece.segment].range.start);
-        let begun: Vec<&Piece> = begun.collect();
-        let job = &self.job;
-        let plans = begun.par_iter().map(|piece| Ok(job.plan(piece, &bytes_of)?.map(Plan::ready)));
-        let plans = plans.collect::<Result<Vec<_>>>()?;
-        for (piece, plan) in begun.into_iter().zip(plans) {
-            self.index_segment(piece.segment, plan);
-        }
-        let chunks: Vec<(usize, Range<u64>)> = window
-            .iter()
-            .filter(|piece| self.plans.contains_key(&piece.segment))
-            .flat_map(|piece| {
-                let step = u64::from(self.job.options.chunk_size);
-                let end = piece.range.end;
-                let starts = piece.range.clone().step_by(step as usize);
-                starts.map(move |start| (piece.segment, start..end.min(start + step)))
-            })
-            .collect();
-        let (job, plans) = (&self.job, &self.plans);
-        let encode = |(segment, range): &(usize, Range<u64>)| {
-            if job.progress.cancelled() {
-                return Err(Error::new(ErrorKind::Cancelled, "cancelled"));
+        let (job, open) = (&self.job, self.open.take());
+        let pieces = window.par_iter().map(|piece| job.encode(piece, open.as_ref(), bytes_of(&piece.range)));
+        let pieces = pieces.collect::<Result<Vec<_>>>()?;
+        let mut last = open;
+        let mut chunks = Vec::new();
+        for (piece, coded) in window.iter().zip(pieces) {
+            if piece.range.start == self.job.layout.segments[piece.segment].range.start {
+                last = self.index_segment(piece.segment, coded.begun);
             }
-            let (mut buffers, mut bytes) = (take(&job.spare.buffers), take(&job.spare.coded));
-            let element = job.layout.segments[*segment].element;
-            let codec = chunk::encode(&plans[segment], element, bytes_of(range), &mut buffers, &mut bytes);
-            give_back(&job.spare.buffers, buffers);
-            job.progress.advance(range.end - range.start);
-            Ok(CodedChunk { codec, checksum: checksum(&bytes), bytes })
-        };
-        chunks.par_iter().map(encode).collect()
+            chunks.extend(coded.chunks);
+        }
+        self.open = last;
+        Ok(chunks)
     }
 
-    /// Adds a segment to the index and keeps its plan; without one it shares the chunks of the segment that it equals.
-    fn index_segment(&mut self, segment: usize, plan: Option<(ReadyPlan, Vec<Table>)>) {
+    /// Adds a segment to the index and gives back its plan; without one it shares the chunks of the segment that it
+    /// equals.
+    fn index_segment(&mut self, segment: usize, plan: Option<(ReadyPlan, Vec<Table>)>) -> Option<ReadyPlan> {
         let SegmentLayout { range, element, .. } = &self.job.layout.segments[segment];
-        let entry = match (plan, self.job.twins[segment]) {
+        let (entry, plan) = match (plan, self.job.twins[segment]) {
             (Some((plan, tables)), _) => {
-                self.plans.insert(segment, plan);
                 let entry = Segment {
                     range: range.clone(),
                     element: *element,
@@ -382,15 +389,16 @@ impl Writer<'_> {
                     tables: self.store_tables(tables),
                 };
                 self.chunks_promised += entry.chunks();
-                entry
+                (entry, Some(plan))
             }
             (None, Some(twin)) => {
                 self.job.progress.advance(range.end - range.start);
-                Segment { range: range.clone(), ..self.segments[twin].clone() }
+                (Segment { range: range.clone(), ..self.segments[twin].clone() }, None)
             }
             (None, None) => unreachable!("only a segment that equals another has no plan"),
         };
         self.segments.push(entry);
+        plan
     }
 
     /// Where the given tables stand in the index, one behind the other.

@@ -9,7 +9,7 @@
 //! The source is thus read twice. [`RangeHashes::advance`] does as much at a time as its caller has read, and looks no
 //! further ahead than [`HORIZON`], so that the second reader finds in the page cache what the first has brought there.
 
-mod lanes;
+pub(crate) mod lanes;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

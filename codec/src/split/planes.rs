@@ -112,6 +112,10 @@ fn write_planes_anyhow(bytes: &[u8], split: Split, out: &mut [u8]) {
 fn write_planes_of<const SIZE: usize>(bytes: &[u8], split: Split, out: &mut [u8]) {
     let bits = RawBits::of(split);
     let groups = (bytes.len() / SIZE).div_ceil(LANES);
+    // Each field with where its plane begins.
+    let planes: Vec<(Field, usize)> = fields(split.raw_bits())
+        .scan(0, |begin, field| Some((field, std::mem::replace(begin, *begin + field.bytes(groups)))))
+        .collect();
     // The lower and the upper 16 raw bits of a block of groups.
     let (mut low, mut high) = ([[0; WORDS]; BLOCK_GROUPS], [[0; WORDS]; BLOCK_GROUPS]);
     for (block, bytes) in bytes.chunks(BLOCK_GROUPS * LANES * SIZE).enumerate() {
@@ -128,28 +132,26 @@ fn write_planes_of<const SIZE: usize>(bytes: &[u8], split: Split, out: &mut [u8]
                 bits.of_group::<SIZE>(&whole[..LANES * SIZE], low, high);
             }
         }
-        let mut planes = &mut *out;
-        for field in fields(split.raw_bits()) {
-            let (plane, further) = planes.split_at_mut(field.bytes(groups));
-            let plane = &mut plane[block * field.bytes(BLOCK_GROUPS)..];
-            pack(field, if field.at < 16 { &low } else { &high }, plane);
-            planes = further;
+        for &(field, plane) in &planes {
+            let halves = if field.at < 16 { &low } else { &high };
+            let vectors = BLOCK_GROUPS / field.groups();
+            let begin = plane + block * vectors * VECTOR_BYTES;
+            let end = (begin + vectors * VECTOR_BYTES).min(plane + field.bytes(groups));
+            pack(field, halves, &mut out[begin..end]);
         }
     }
 }
 
-/// Writes a field of a block of groups to the vectors of its plane; of the last block only as many as there are.
+/// Writes a field of a block of groups to the block's vectors of its plane; of the last block only as many as there are.
 #[inline(always)]
 fn pack(field: Field, halves: &[Words; BLOCK_GROUPS], vectors: &mut [u8]) {
     let (at, mask) = ((field.at % 16) as u32, lanes(field.mask()));
     for (groups, vector) in halves.chunks_exact(field.groups()).zip(vectors.as_chunks_mut::<VECTOR_BYTES>().0) {
-        let mut packed = [0; WORDS];
-        let mut shift = 0;
-        for group in groups {
+        let mut packed: Words = [0; WORDS];
+        for group in groups.iter().rev() {
             for (packed, word) in packed.iter_mut().zip(group) {
-                *packed |= (word.wrapping_shr(at) & mask).wrapping_shl(shift);
+                *packed = packed.wrapping_shl(field.width as u32) | (word.wrapping_shr(at) & mask);
             }
-            shift += field.width as u32;
         }
         for (bytes, packed) in vector.as_chunks_mut().0.iter_mut().zip(packed) {
             *bytes = packed.to_le_bytes();

@@ -53,9 +53,20 @@ fn encode_streams<const STREAMS: usize>(
         step(&tables, group, &mut vectors[stream], parts[stream], &mut begins[stream]);
     }
     for round in rounds.iter().rev() {
-        for stream in (0..STREAMS).rev() {
+        // Not a loop, which the compiler would keep, with the states in memory.
+        let mut step = |stream: usize| {
             step(&tables, &round[stream], &mut vectors[stream], parts[stream], &mut begins[stream]);
+        };
+        if STREAMS > 3 {
+            step(3);
         }
+        if STREAMS > 2 {
+            step(2);
+        }
+        if STREAMS > 1 {
+            step(1);
+        }
+        step(0);
     }
     for (states, vectors) in states.iter_mut().zip(vectors) {
         for (half, vector) in states.as_chunks_mut::<HALF>().0.iter_mut().zip(vectors) {
@@ -75,7 +86,7 @@ fn load(half: &[u32; HALF]) -> __m512i {
 
 /// What coding takes, by symbol.
 struct Tables<'a> {
-    /// The frequency in the lower 16 bits, where the slots begin in the upper ones.
+    /// Where the slots begin in the lower 16 bits, the frequency in the upper ones.
     coding: Registers,
     /// See [`inverse`], as bits.
     inverse: Registers,
@@ -89,7 +100,7 @@ impl<'a> Tables<'a> {
     fn new(encoder: &'a Encoder) -> Tables<'a> {
         let mut coding = [0; MAX_SYMBOLS];
         for (coding, (&frequency, &first)) in coding.iter_mut().zip(encoder.frequency.iter().zip(&encoder.first)) {
-            *coding = u32::from(frequency) | u32::from(first) << 16;
+            *coding = u32::from(first) | u32::from(frequency) << 16;
         }
         let inverse = encoder.frequency.map(|frequency| inverse(frequency).to_bits());
         Tables { coding: registers(&coding), inverse: registers(&inverse), slots: &encoder.slots }
@@ -138,7 +149,7 @@ fn step_half(
     let upper = _mm512_test_epi32_mask(symbols, _mm512_set1_epi32(MAX_SYMBOLS as i32 / 2));
     let coding = look_up(&tables.coding, symbols, upper);
     let inverse = _mm512_castsi512_ps(look_up(&tables.inverse, symbols, upper));
-    let (frequency, first) = (_mm512_and_si512(coding, low_word), _mm512_srli_epi32::<16>(coding));
+    let frequency = _mm512_srli_epi32::<16>(coding);
 
     let limit = _mm512_srli_epi32::<{ 32 - FREQUENCY_BITS }>(state);
     let emits = _mm512_cmpge_epu32_mask(limit, frequency);
@@ -152,14 +163,15 @@ fn step_half(
 
     let estimate = _mm512_cvttps_epi32(_mm512_mul_ps(_mm512_cvtepu32_ps(state), inverse));
     // The remainder is less than twice the frequency, so that its lower 16 bits, which those of the factors make, are
-    // all of it.
+    // all of it. The others are set to zero.
     let product = _mm512_mullo_epi16(estimate, frequency);
-    let remainder = _mm512_and_si512(_mm512_sub_epi32(state, product), low_word);
+    let remainder = _mm512_maskz_sub_epi16(0x5555_5555, state, product);
     let short = _mm512_cmpge_epu32_mask(remainder, frequency);
     let high = _mm512_mask_add_epi32(estimate, short, estimate, _mm512_set1_epi32(1));
     let rank = _mm512_mask_sub_epi32(remainder, short, remainder, frequency);
 
-    let index = _mm512_and_si512(_mm512_add_epi32(first, rank), _mm512_set1_epi32(TOTAL as i32 - 1));
+    // The mask takes the frequency away.
+    let index = _mm512_and_si512(_mm512_add_epi32(coding, rank), _mm512_set1_epi32(TOTAL as i32 - 1));
     // SAFETY: an index is below `TOTAL`, by the mask, and `slots` has one slot more, so that 32 bits can be read there.
     let slots = unsafe { _mm512_i32gather_epi32::<2>(index, tables.slots.as_ptr().cast()) };
     // The quotient above, the slot below, of which the gather read 16 bits too many: a | (b & c).

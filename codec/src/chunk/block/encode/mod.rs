@@ -119,7 +119,9 @@ fn patch(bytes: &[u8], split: Split, coder: &Coder, symbols: &mut [Symbol], patc
     let mut patched_to = 0;
     for (stride, symbols) in symbols.chunks_mut(STRIDE).enumerate() {
         // Of all symbols only `OUTSIDE` has the top bit.
-        if symbols.iter().fold(0, |any, symbol| any | symbol) & 0x80 == 0 {
+        let (words, rest) = symbols.as_chunks();
+        let any = words.iter().fold(0, |any, word| any | u64::from_ne_bytes(*word)) & 0x8080_8080_8080_8080 != 0;
+        if !any && rest.is_empty() {
             continue;
         }
         for (lane, symbol) in symbols.iter_mut().enumerate().filter(|(_, symbol)| **symbol == OUTSIDE) {
