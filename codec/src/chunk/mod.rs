@@ -222,6 +222,7 @@ mod tests {
     use super::plan::Plan;
     use super::*;
     use crate::container::Mode;
+    use crate::simd::Level;
     use proptest::prelude::*;
 
     const ELEMENTS: [Element; 9] = [
@@ -306,6 +307,56 @@ mod tests {
                 let _ = decode(codec, element, &tables, &coded[..at], &mut out, &mut scratch);
                 let _ = decode(codec, element, &[], &coded, &mut out, &mut scratch);
             }
+        }
+    }
+
+    /// A chunk as it is stored, and its length.
+    type StoredChunk<'a> = (Codec, Element, &'a [Table], &'a [u8], usize);
+
+    /// Decodes with each level's instructions, one chunk after the other with the same scratch, and expects what the scalar
+    /// definition gives: an error, or the same bytes.
+    fn same_on_every_level(chunks: &[StoredChunk<'_>]) {
+        let decode_all = |level| {
+            let mut scratch = Scratch::new(level);
+            let decode_one = |&(codec, element, tables, stored, len): &StoredChunk<'_>| {
+                let mut out = vec![0x55; len];
+                decode(codec, element, tables, stored, &mut out, &mut scratch).ok().map(|()| out)
+            };
+            chunks.iter().map(decode_one).collect::<Vec<_>>()
+        };
+        let defined = decode_all(Level::Scalar);
+        for level in Level::available() {
+            assert!(decode_all(level) == defined, "{level:?} differs from the definition");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_level_decodes_as_the_definition_does(
+            element in prop::sample::select(ELEMENTS.to_vec()), bytes in bytes(), sample in bytes(), repeat in 1..12usize,
+            at: prop::sample::Index, flip: u8, early: bool,
+        ) {
+            let bytes = bytes.repeat(repeat);
+            let bytes = &bytes[..bytes.len() / 8 * 8];
+            let sample = if flip & 1 == 0 { bytes } else { &sample[..sample.len() / 8 * 8] };
+            let (plan, tables) = Plan::of(element, sample, bytes.len() as u64, Mode::Balanced, None).ready();
+            let mut sound = Vec::new();
+            let codec = encode(&plan, element, bytes, &mut Buffers::default(), &mut sound);
+            let mut damaged = sound.clone();
+            if !damaged.is_empty() {
+                // The header and the states are at the front.
+                let at = at.index(if early { damaged.len().min(700) } else { damaged.len() });
+                damaged[at] ^= flip;
+            }
+            let cut = &sound[..at.index(sound.len() + 1)];
+            // Between them a chunk of the largest elements, for what may be left of them in the scratch.
+            let wide: Vec<u8> = (0..4096u32).flat_map(|i| (0x3f80_0000 ^ i.wrapping_mul(0x9e37_79b9) >> 5).to_le_bytes()).collect();
+            let (wide_plan, wide_tables) = Plan::of(Element::F32, &wide, wide.len() as u64, Mode::Balanced, None).ready();
+            let mut wide_stored = Vec::new();
+            let wide_codec = encode(&wide_plan, Element::F32, &wide, &mut Buffers::default(), &mut wide_stored);
+            let wide = (wide_codec, Element::F32, &wide_tables[..], &wide_stored[..], wide.len());
+            let of = |stored| (codec, element, &tables[..], stored, bytes.len());
+            same_on_every_level(&[of(&sound[..]), wide, of(&damaged[..]), wide, of(cut), of(&sound[..])]);
         }
     }
 
