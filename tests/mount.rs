@@ -352,6 +352,20 @@ fn one_source_can_be_mounted_twice() {
 }
 
 #[test]
+fn a_process_that_ends_leaves_the_next_mount_alone() {
+    let (scratch, _) = real();
+    let mounted = Mounted::new(scratch, "models");
+    for round in 0..60 {
+        mounted.scratch.ok("umount mnt");
+        mounted.scratch.ok("mount models mnt");
+        // The process that served the mount before may be ending now.
+        thread::sleep(Duration::from_millis(5));
+        assert!(mounted.is_mounted(), "round {round}: the new mount is gone");
+        assert_eq!(mounted.names(), ["real.safetensors"], "round {round}");
+    }
+}
+
+#[test]
 fn sigterm_and_sigint_unmount() {
     for signal in ["-TERM", "-INT"] {
         let (scratch, _) = real();

@@ -4,6 +4,7 @@ use std::ffi::{CString, OsString};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileTypeExt;
@@ -295,7 +296,14 @@ impl Mounted {
                 end(&mountpoint);
             }
         });
-        let served = self.serving.join();
+        let mut serving = self.serving;
+        let served = mem::replace(&mut serving.guard, thread::spawn(|| Ok(()))).join();
+        let served = served.unwrap_or_else(|_| Err(io::Error::other("a thread that served it panicked")));
+        if served.is_ok() {
+            // The kernel says that it is unmounted. When dropped, fuser would unmount once more, by path, and hit another
+            // mount that was made there meanwhile.
+            mem::forget(serving);
+        }
         handle.close();
         let _ = watcher.join();
         served.map_err(|e| SessionError(format!("{}: the mount broke: {e}", self.mountpoint.display())))

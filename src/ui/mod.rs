@@ -28,7 +28,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 /// Writes `value` to standard output as JSON for people and programs.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let json = serde_json::to_string_pretty(value);
     print(&(json.expect("values with text for keys can be written as JSON") + "\n"))
