@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::inverse::inverse;
 use super::{Encoder, States};
 use crate::rans::table::MAX_SYMBOLS;
 use crate::rans::{FREQUENCY_BITS, LANES, MAX_STREAMS, Symbol, TOTAL};
@@ -86,7 +87,7 @@ fn load(half: &[u32; HALF]) -> __m512i {
 
 /// What coding takes, by symbol.
 struct Tables<'a> {
-    /// Where the slots begin in the lower 16 bits, the frequency in the upper ones.
+    /// See [`Encoder::codings`].
     coding: Registers,
     /// See [`inverse`], as bits.
     inverse: Registers,
@@ -98,12 +99,8 @@ impl<'a> Tables<'a> {
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn new(encoder: &'a Encoder) -> Tables<'a> {
-        let mut coding = [0; MAX_SYMBOLS];
-        for (coding, (&frequency, &first)) in coding.iter_mut().zip(encoder.frequency.iter().zip(&encoder.first)) {
-            *coding = u32::from(first) | u32::from(frequency) << 16;
-        }
         let inverse = encoder.frequency.map(|frequency| inverse(frequency).to_bits());
-        Tables { coding: registers(&coding), inverse: registers(&inverse), slots: &encoder.slots }
+        Tables { coding: registers(&encoder.codings()), inverse: registers(&inverse), slots: &encoder.slots }
     }
 }
 
@@ -112,16 +109,6 @@ impl<'a> Tables<'a> {
 fn registers(table: &[u32; MAX_SYMBOLS]) -> Registers {
     let quarters = table.as_chunks::<HALF>().0;
     [load(&quarters[0]), load(&quarters[1]), load(&quarters[2]), load(&quarters[3])]
-}
-
-/// A little less than `1 / frequency`: `x` times this, cut to an integer, is ⌊x / frequency⌋ or one less.
-///
-/// For `x < frequency * 2^20`. With `e = 2^-24`, the largest relative error of a rounding, what is multiplied is
-/// `x (1 ± e)` by `(1 - 4e) (1 ± e) / frequency`, and the product is rounded once more. It is therefore at most
-/// `x / frequency * (1 - 4e) (1 + e)^3 <= x / frequency` and at least `x / frequency * (1 - 4e) (1 - e)^3`, which is less
-/// than `2^20 * 7e < 1/2` below it.
-fn inverse(frequency: u16) -> f32 {
-    ((1.0 - f64::powi(2.0, -22)) / f64::from(frequency)) as f32
 }
 
 /// Codes a group, the upper half of its lanes first, so that the words of all lie in the order of their lanes.
@@ -185,26 +172,4 @@ fn look_up(table: &Registers, symbols: __m512i, upper: __mmask16) -> __m512i {
     let low = _mm512_permutex2var_epi32(table[0], symbols, table[1]);
     let high = _mm512_permutex2var_epi32(table[2], symbols, table[3]);
     _mm512_mask_mov_epi32(low, upper, high)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_inverse_is_one_too_small_at_most() {
-        for frequency in 1..=TOTAL as u16 {
-            let f = u64::from(frequency);
-            let limit = (f << (32 - FREQUENCY_BITS)).min(1 << 32);
-            let mut random = f;
-            let sample = (0..1000).map(|_| {
-                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                (random >> 32) % limit
-            });
-            for x in sample.flat_map(|x| [x, x / f * f, (x / f * f).saturating_sub(1)]).chain([0, limit - 1]) {
-                let estimate = (x as u32 as f32 * inverse(frequency)) as u64;
-                assert!(estimate == x / f || estimate + 1 == x / f, "{x} / {f} is not {estimate}");
-            }
-        }
-    }
 }

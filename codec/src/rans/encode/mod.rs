@@ -1,7 +1,11 @@
 //! The rANS encoder: [`scalar`] is the definition, the others do the same in vectors.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod inverse;
 mod scalar;
 
 use super::table::{MAX_SYMBOLS, Table};
@@ -38,6 +42,12 @@ impl Encoder {
             slots[usize::from(first[usize::from(symbol)] + rank)] = slot;
         }
         Encoder { frequency, first, slots }
+    }
+
+    /// For each symbol where its slots begin, in the lower 16 bits, and its frequency in the upper ones.
+    #[cfg(target_arch = "x86_64")]
+    fn codings(&self) -> [u32; MAX_SYMBOLS] {
+        std::array::from_fn(|symbol| u32::from(self.first[symbol]) | u32::from(self.frequency[symbol]) << 16)
     }
 
     /// Appends a block as [`encode_with`](Encoder::encode_with) does at the level of this process.
@@ -80,6 +90,9 @@ impl Encoder {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a level is only given where the processor has what it stands for.
             Level::Avx512 | Level::Avx512Vbmi2 => unsafe { avx512::encode(self, symbols, streams, &mut states, words) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Level::Avx2 => unsafe { avx2::encode(self, symbols, streams, &mut states, words) },
             _ => scalar::encode(self, symbols, streams, &mut states, words),
         };
         let words = (0..streams).map(|stream| &words[stream * most + begins[stream]..(stream + 1) * most]);

@@ -63,9 +63,8 @@ fn map_groups<const SIZE: usize>(map: &SymbolMap, bytes: &[u8], split: Split, sy
         let found = _mm512_mask_mov_epi16(found, is_other, other_symbol);
         // SAFETY: `symbols` are the 32 bytes that are written.
         unsafe { _mm256_storeu_si256(symbols.as_mut_ptr().cast(), _mm512_cvtepi16_epi8(found)) };
-        let others = !(inside | is_other);
-        if window.is_part && others != 0 {
-            look_up_others(map, split, group, others, symbols);
+        if window.is_part {
+            map.look_up(split, group, !(inside | is_other), symbols);
         }
     }
     let any = match SIZE {
@@ -73,16 +72,6 @@ fn map_groups<const SIZE: usize>(map: &SymbolMap, bytes: &[u8], split: Split, sy
         _ => any,
     };
     _mm512_reduce_or_epi32(any) as u32 & (u32::MAX >> (32 - split.width))
-}
-
-/// Looks up the symbols of those elements of a group that lie outside of the window.
-#[cold]
-fn look_up_others(map: &SymbolMap, split: Split, group: &[u8], mut others: u32, symbols: &mut [Symbol; LANES]) {
-    while others != 0 {
-        let lane = others.trailing_zeros() as usize;
-        symbols[lane] = map.symbol(split.key(split.element(group, lane)));
-        others &= others - 1;
-    }
 }
 
 /// Sixty-four bytes from byte `from` on.

@@ -1,6 +1,8 @@
 //! From elements to symbols: cut the key out of each and look it up.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod window;
@@ -40,17 +42,29 @@ impl SymbolMap {
     /// element has.
     pub(super) fn map(&self, bytes: &[u8], split: Split, level: Level, symbols: &mut [Symbol]) -> u32 {
         assert_eq!(bytes.len(), symbols.len() * usize::from(split.width / 8));
-        match level {
+        let whole = symbols.len() / LANES * LANES;
+        let (symbols, rest) = symbols.split_at_mut(whole);
+        let (bytes, rest_bytes) = bytes.split_at(whole * usize::from(split.width / 8));
+        let any = match level {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Avx512Vbmi2 => {
-                let whole = symbols.len() / LANES * LANES;
-                let (symbols, rest) = symbols.split_at_mut(whole);
-                let (bytes, rest_bytes) = bytes.split_at(whole * usize::from(split.width / 8));
-                // SAFETY: a level is only given where the processor has what it stands for.
-                let any = unsafe { avx512::map(self, bytes, split, symbols) };
-                any | self.map_scalar(rest_bytes, split, rest)
-            }
+            // SAFETY: a level is only given where the processor has what it stands for.
+            Level::Avx512 | Level::Avx512Vbmi2 => unsafe { avx512::map(self, bytes, split, symbols) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Level::Avx2 => unsafe { avx2::map(self, bytes, split, symbols) },
             _ => self.map_scalar(bytes, split, symbols),
+        };
+        any | self.map_scalar(rest_bytes, split, rest)
+    }
+
+    /// Looks up the symbols of those elements of `group` that are in the set `lanes`.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn look_up(&self, split: Split, group: &[u8], mut lanes: u32, symbols: &mut [Symbol; LANES]) {
+        while lanes != 0 {
+            let lane = lanes.trailing_zeros() as usize;
+            symbols[lane] = self.symbol(split.key(split.element(group, lane)));
+            lanes &= lanes - 1;
         }
     }
 
