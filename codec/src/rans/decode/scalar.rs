@@ -55,6 +55,7 @@ mod tests {
     use crate::rans::CARRIED_PER_STREAM;
     use crate::rans::encode::Encoder;
     use crate::rans::table::tests::counts;
+    use crate::simd::Level;
     use crate::wire::Reader;
     use proptest::prelude::*;
 
@@ -88,7 +89,7 @@ mod tests {
         fn symbols_and_carried_bytes_come_back((table, symbols, streams) in symbols(), carried: Vec<u8>) {
             let mut coded = Vec::new();
             let carried = &carried[..carried.len().min(streams * CARRIED_PER_STREAM)];
-            Encoder::new(&table).encode(&symbols, streams, carried, &mut Vec::new(), &mut coded);
+            Encoder::new(&table).encode(Level::Scalar, &symbols, streams, carried, &mut Vec::new(), &mut coded);
             let mut reader = Reader::new(&coded);
             let mut block = Block::read(&mut reader, streams).unwrap();
             reader.finish().unwrap();
@@ -105,7 +106,7 @@ mod tests {
             (table, symbols, streams) in symbols(), at: prop::sample::Index, bit in 0..8u32, cut: prop::sample::Index,
         ) {
             let mut coded = Vec::new();
-            Encoder::new(&table).encode(&symbols, streams, &[], &mut Vec::new(), &mut coded);
+            Encoder::new(&table).encode(Level::Scalar, &symbols, streams, &[], &mut Vec::new(), &mut coded);
             let at = at.index(coded.len());
             coded[at] ^= 1u8 << bit;
             for coded in [&coded[..], &coded[..cut.index(coded.len())]] {
@@ -127,7 +128,7 @@ mod tests {
         let exact: f64 =
             table.frequencies().iter().map(|&f| f64::from(f) * 8.0 * (12.0 - f64::from(f).log2()) / 8.0).sum();
         let mut coded = Vec::new();
-        Encoder::new(&table).encode(&symbols, 1, &[], &mut Vec::new(), &mut coded);
+        Encoder::new(&table).encode(Level::Scalar, &symbols, 1, &[], &mut Vec::new(), &mut coded);
         let overhead = coded.len() as f64 - exact;
         assert!((0.0..160.0).contains(&overhead), "{} bytes for {exact:.0}", coded.len());
     }
@@ -137,7 +138,7 @@ mod tests {
         let table = Table::fit(&[1, 2, 3]).unwrap();
         let symbols = vec![0; 64 * LANES];
         let mut coded = Vec::new();
-        Encoder::new(&table).encode(&symbols, 1, &[], &mut Vec::new(), &mut coded);
+        Encoder::new(&table).encode(Level::Scalar, &symbols, 1, &[], &mut Vec::new(), &mut coded);
         let block = Block::read(&mut Reader::new(&coded), 1).unwrap();
         let decoder = Decoder::new(&table);
         let decode = |groups| {

@@ -50,25 +50,12 @@ impl Encoder {
         std::array::from_fn(|symbol| u32::from(self.first[symbol]) | u32::from(self.frequency[symbol]) << 16)
     }
 
-    /// Appends a block as [`encode_with`](Encoder::encode_with) does at the level of this process.
-    #[cfg(test)]
-    pub(crate) fn encode(
-        &self,
-        symbols: &[Symbol],
-        streams: usize,
-        carried: &[u8],
-        words: &mut Vec<u16>,
-        out: &mut Vec<u8>,
-    ) {
-        self.encode_with(crate::simd::level(), symbols, streams, carried, words, out);
-    }
-
     /// Appends a block to `out`: the number of words of each stream, the states of all lanes of all streams, the words
     /// of all streams.
     ///
     /// `symbols` are whole groups, each symbol one of the table's; `streams` is 1 to [`MAX_STREAMS`]; the states carry
     /// `carried`, at most [`CARRIED_PER_STREAM`] bytes for each stream. `words` is memory to work in.
-    pub(crate) fn encode_with(
+    pub(crate) fn encode(
         &self,
         level: Level,
         symbols: &[Symbol],
@@ -138,7 +125,7 @@ mod tests {
             let encode = |level| {
                 // Behind what is there already, with words left by another block.
                 let (mut words, mut out) = (vec![0xaaaa; 100], vec![1, 2, 3]);
-                encoder.encode_with(level, &symbols, streams, carried, &mut words, &mut out);
+                encoder.encode(level, &symbols, streams, carried, &mut words, &mut out);
                 out
             };
             for level in Level::available() {

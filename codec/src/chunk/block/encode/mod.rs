@@ -105,7 +105,7 @@ pub(crate) fn encode(
     write_planes(bytes, split, *level, planes);
     patch_list.copy_from_slice(patches);
     let (tail, carried) = tail.split_at(tail.len() - carried_len(tail.len(), streams));
-    coder.encoder.encode_with(*level, symbols, streams, carried, words, stored);
+    coder.encoder.encode(*level, symbols, streams, carried, words, stored);
     stored.extend_from_slice(tail);
     true
 }
