@@ -28,7 +28,7 @@ const SOURCE_PREFIX: &str = "bigsmall:";
 /// How long an unmount waits for a busy mount to become free before it lets go of it lazily.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long `umount` waits for the process that served the mount to end.
+/// How long `umount` waits for the mount to leave the kernel's list. The process that served it ends soon after.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often something that is waited for is looked at.
