@@ -355,7 +355,7 @@ fn one_source_can_be_mounted_twice() {
 fn a_process_that_ends_leaves_the_next_mount_alone() {
     let (scratch, _) = real();
     let mounted = Mounted::new(scratch, "models");
-    // Without the care that is under test, one round in some tens goes wrong.
+    // A race: without the care that is under test, about every second run of so many rounds went wrong.
     for round in 0..300 {
         mounted.scratch.ok("umount mnt");
         mounted.scratch.ok("mount models mnt");
