@@ -8,8 +8,9 @@ use crate::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::original::{ChunkIndex, Original};
 
-/// Bytes of the original that are decoded together (or one chunk, if that is longer). Two windows are in memory.
-const WINDOW: u64 = 16 << 20;
+/// Bytes of the original that are decoded together (or one chunk, if that is longer). Two windows are in memory, few enough
+/// bytes to be in the cache still when they are consumed.
+const WINDOW: u64 = 4 << 20;
 
 /// Chunks of a window at most: forged containers may have chunks of a byte each.
 const WINDOW_CHUNKS: usize = 16 << 10;
