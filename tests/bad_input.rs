@@ -275,18 +275,47 @@ fn wrong_bytes_behind_right_checksums_are_found_by_their_hashes() {
     assert!(scratch.read("out") == original);
 }
 
+/// The container with another version in its preamble, and in its footer if `everywhere`.
+fn of_version(container: &[u8], major: u16, minor: u16, everywhere: bool) -> Vec<u8> {
+    let version = [major.to_le_bytes(), minor.to_le_bytes()].concat();
+    let mut forged = container.to_vec();
+    forged[8..12].copy_from_slice(&version);
+    if everywhere {
+        let footer = forged.len() - 48;
+        forged[footer + 28..footer + 32].copy_from_slice(&version);
+        let checksum = twox_hash::XxHash3_64::oneshot(&forged[footer..footer + 32]);
+        forged[footer + 32..footer + 40].copy_from_slice(&checksum.to_le_bytes());
+    }
+    forged
+}
+
 #[test]
 fn a_newer_version_is_named_and_not_called_damage() {
     let scratch = Scratch::new();
-    let mut container = small_container(&scratch);
-    container[8..10].copy_from_slice(&2u16.to_le_bytes());
-    refuses_to_decompress(&scratch, &container, "version 2");
-    let said = "the container has format version 2.0, this program reads 1.0 to 1.0: a newer bigsmall is needed";
-    assert_eq!(scratch.fails(2, "decompress damaged.bs"), format!("bigsmall: damaged.bs: {said}\n"));
-    assert_eq!(scratch.fails(2, "info damaged.bs"), format!("bigsmall: damaged.bs: {said}\n"));
-    let run = scratch.run(["verify", "damaged.bs"]);
-    assert_eq!((run.code, run.stderr), (2, format!("bigsmall: damaged.bs: {said}\n")));
-    assert_eq!(run.stdout, format!("damaged.bs: not checked\n  {said}\n"));
+    let container = small_container(&scratch);
+    for (major, minor) in [(2, 0), (1, 999)] {
+        refuses_to_decompress(&scratch, &of_version(&container, major, minor, true), "a newer version");
+        let said = format!(
+            "the container has format version {major}.{minor}, this program reads 1.0 to 1.1: a newer bigsmall is needed"
+        );
+        assert_eq!(scratch.fails(2, "decompress damaged.bs"), format!("bigsmall: damaged.bs: {said}\n"));
+        assert_eq!(scratch.fails(2, "info damaged.bs"), format!("bigsmall: damaged.bs: {said}\n"));
+        let run = scratch.run(["verify", "damaged.bs"]);
+        assert_eq!((run.code, run.stderr), (2, format!("bigsmall: damaged.bs: {said}\n")));
+        assert_eq!(run.stdout, format!("damaged.bs: not checked\n  {said}\n"));
+    }
+}
+
+#[test]
+fn a_damaged_version_is_not_called_newer() {
+    let scratch = Scratch::new();
+    let container = small_container(&scratch);
+    for (major, minor) in [(3, 0), (1, 0), (1, 0x8001)] {
+        scratch.write("damaged.bs", of_version(&container, major, minor, false));
+        let run = scratch.run(["verify", "damaged.bs"]);
+        assert_eq!(run.code, 1, "{major}.{minor}: {}", run.stdout);
+        assert!(run.stdout.contains("preamble and footer name different versions"), "{}", run.stdout);
+    }
 }
 
 #[test]

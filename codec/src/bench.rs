@@ -1,13 +1,12 @@
 //! What the benches measure, one layer at a time. Not for anyone else: it changes without notice.
 
 use crate::chunk::block::{Buffers, Scratch};
-use crate::chunk::plan::{Plan, ReadyPlan};
+use crate::chunk::plan::{Plan, ReadyPlan, Sample};
 use crate::chunk::{self, Codec};
 use crate::container::Mode;
 use crate::error::Result;
 use crate::hashes::lanes::{LANES, States};
 use crate::original::{ChunkIndex, DEFAULT_CHUNK_SIZE, Original};
-use crate::rans::Table;
 use crate::simd::Level;
 use crate::split::Element;
 use crate::{Container, Memory};
@@ -29,14 +28,14 @@ fn level(implementation: &str) -> Level {
 /// The chunks of a container that hold coded floats or integers, in memory.
 #[derive(Debug)]
 pub struct Chunks {
+    container: Container,
     chunks: Vec<Chunk>,
 }
 
 #[derive(Debug)]
 struct Chunk {
     codec: Codec,
-    element: Element,
-    tables: Vec<Table>,
+    index: ChunkIndex,
     stored: Vec<u8>,
     len: usize,
 }
@@ -51,13 +50,13 @@ impl Chunks {
         let mut chunks = Vec::new();
         for chunk in (0..container.grid().chunks()).map(ChunkIndex) {
             let range = container.grid().range(chunk);
-            let (codec, element, tables, stored) = container.stored_chunk(chunk)?;
-            if matches!(codec, Codec::Float | Codec::Bytes) {
+            let (codec, _, stored) = container.stored_chunk(chunk)?;
+            if matches!(codec, Codec::Float | Codec::Scaled | Codec::Bytes) {
                 let len = (range.end - range.start) as usize;
-                chunks.push(Chunk { codec, element, tables: tables.to_vec(), stored, len });
+                chunks.push(Chunk { codec, index: chunk, stored, len });
             }
         }
-        Ok(Chunks { chunks })
+        Ok(Chunks { container, chunks })
     }
 
     /// Bytes of the original in them.
@@ -76,7 +75,8 @@ impl Chunks {
         let mut scratch = Scratch::new(level(implementation));
         for chunk in &self.chunks {
             let (this, further) = out.split_at_mut(chunk.len);
-            chunk::decode(chunk.codec, chunk.element, &chunk.tables, &chunk.stored, this, &mut scratch)?;
+            let place = self.container.place(chunk.index);
+            chunk::decode(chunk.codec, place, &chunk.stored, this, &mut scratch)?;
             out = further;
         }
         Ok(())
@@ -98,14 +98,15 @@ impl Encode {
     /// # Panics
     /// When the processor has no such implementation.
     pub fn fit(implementation: &str, element: Element, bytes: &[u8]) -> Encode {
-        let (plan, _) = Plan::of(element, bytes, bytes.len() as u64, Mode::Balanced, None).ready();
+        let sample = Sample { element, bytes, len: bytes.len() as u64, shape: None };
+        let (plan, _) = Plan::of(&sample, Mode::Balanced, None).ready(element);
         Encode { element, plan, buffers: Buffers::new(level(implementation)), stored: Vec::new() }
     }
 
     /// Encodes `bytes` chunk by chunk; returns how many bytes that makes.
     pub fn encode(&mut self, bytes: &[u8]) -> usize {
         let encode = |bytes| {
-            chunk::encode(&self.plan, self.element, bytes, &mut self.buffers, &mut self.stored);
+            chunk::encode(&self.plan, self.element, 0, bytes, &mut self.buffers, &mut self.stored);
             self.stored.len()
         };
         bytes.chunks(DEFAULT_CHUNK_SIZE as usize).map(encode).sum()

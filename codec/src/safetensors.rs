@@ -20,7 +20,7 @@ const LENGTH_BYTES: u64 = 8;
 const LONGEST_HEADER: u64 = 100_000_000;
 
 /// A shorter tensor is grouped with its neighbours of the same kind.
-const TINY: u64 = 64 << 10;
+const TINY: u64 = 16 << 10;
 
 /// A tensor that the header names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,27 @@ pub(crate) struct SegmentLayout {
     pub(crate) range: Range<u64>,
     pub(crate) element: Element,
     pub(crate) content: Content,
+}
+
+impl SegmentLayout {
+    /// The dimensions of the tensor that it is, one of `tensors`, the last one in elements of the segment; `None` when it is
+    /// no single tensor.
+    pub(crate) fn dims(&self, tensors: &[TensorLayout]) -> Option<Vec<u64>> {
+        if self.content != Content::Tensor {
+            return None;
+        }
+        // Empty ones may begin at the same place.
+        let after = tensors.partition_point(|tensor| tensor.range.end <= self.range.start);
+        let tensor = tensors.get(after).filter(|tensor| tensor.range == self.range)?;
+        let mut dims = tensor.shape.clone();
+        // An element of the tensor may be several of the segment.
+        let elements = (self.range.end - self.range.start) / self.element.size() as u64;
+        let items: u64 = dims.iter().product();
+        if let (Some(last), Some(1..)) = (dims.last_mut(), elements.checked_div(items)) {
+            *last *= elements / items;
+        }
+        Some(dims)
+    }
 }
 
 /// The segments of a file, in order, without gaps and none empty, and the tensors by the position of their bytes.

@@ -66,9 +66,9 @@ pub struct Args {
 
     /// Cut the original into chunks of SIZE, the unit of decoding: a multiple of 8 from 64 bytes to 8M
     ///
-    /// Small chunks make small random reads cheaper and the container larger.
-    #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = parse_chunk_size)]
-    chunk_size: u32,
+    /// Small chunks make small random reads cheaper and the container larger. Without this: 256K, with --storage 1M.
+    #[arg(long, value_name = "SIZE", value_parser = parse_chunk_size)]
+    chunk_size: Option<u32>,
 
     #[command(flatten)]
     threads: Threads,
@@ -124,7 +124,8 @@ fn parse_chunk_size(text: &str) -> Result<u32, String> {
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let transfer = plan(args)?;
     interrupt::watch()?;
-    let options = Options { mode: args.mode.mode(), chunk_size: args.chunk_size };
+    let mode = args.mode.mode();
+    let options = Options { mode, chunk_size: args.chunk_size.unwrap_or(mode.chunk_size()) };
     let total = transfer.conversions().map(|item| item.source_len).sum::<u64>() + transfer.copies().bytes;
     let meter = Meter::new(total, args.report.quiet);
     let results = args.threads.run(|| transfer.run(&meter, |item, file| compress(item, file, &options, &meter)));

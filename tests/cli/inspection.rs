@@ -20,7 +20,7 @@ fn info_says_what_is_in_a_container() {
     assert_eq!(lines[1], format!("  original   model.safetensors, 1.2 MB ({} bytes)", model.len()));
     assert_eq!(lines[2], format!("  container  {:.1} kB ({container} bytes)", container as f64 / 1000.0));
     assert_eq!(lines[3], format!("  ratio      {:.2} %", container as f64 * 100.0 / model.len() as f64));
-    assert_eq!(lines[4], "  format     1.0");
+    assert_eq!(lines[4], "  format     1.1");
     assert_eq!(lines[5], "  chunks     8 of 262144 bytes or less, 3 of them stored once for several tensors");
     assert_eq!(lines[6], "  tensors    3");
     assert!(lines[7].starts_with("  SHA-256    ") && lines[7].len() == 13 + 64, "{}", lines[7]);
@@ -47,7 +47,7 @@ fn info_for_programs_is_exact() {
     let stored = scratch.read("model-bigsmall/model.bs").len();
     for (key, value) in [
         ("file", "model-bigsmall/model.bs".into()),
-        ("format_version", "1.0".into()),
+        ("format_version", "1.1".into()),
         ("original_name", "model.safetensors".into()),
         ("chunk_size", 65_536.into()),
         ("original_bytes", original.len().into()),

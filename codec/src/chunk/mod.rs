@@ -1,8 +1,10 @@
 //! One chunk: run the codec that its segment's [`Plan`] names, and undo it.
 
 pub(crate) mod block;
+pub(crate) mod normalise;
 pub(crate) mod plan;
 mod repetition;
+pub(crate) mod scale;
 pub(crate) mod statistics;
 
 use crate::error::{Error, Result};
@@ -12,6 +14,7 @@ use crate::wire::Reader;
 
 use block::{Buffers, Scratch};
 use plan::{PlanePlan, ReadyPlan};
+use scale::Scale;
 
 /// How a chunk is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +29,8 @@ pub enum Codec {
     Float,
     /// Integers: each byte position a plane of its own, entropy coded.
     Bytes,
+    /// Floats whose scale is normalised by run and column, then as [`Float`](Codec::Float).
+    Scaled,
 }
 
 impl Codec {
@@ -37,6 +42,7 @@ impl Codec {
             Codec::Zstd => 2,
             Codec::Float => 3,
             Codec::Bytes => 4,
+            Codec::Scaled => 5,
         }
     }
 
@@ -48,6 +54,7 @@ impl Codec {
             2 => Codec::Zstd,
             3 => Codec::Float,
             4 => Codec::Bytes,
+            5 => Codec::Scaled,
             _ => return Err(Error::corrupt(format!("codec {code} is unknown"))),
         })
     }
@@ -60,6 +67,7 @@ impl Codec {
             Codec::Zstd => "zstd",
             Codec::Float => "float",
             Codec::Bytes => "bytes",
+            Codec::Scaled => "scaled",
         }
     }
 }
@@ -71,11 +79,12 @@ mod plane_mode {
     pub(super) const CODED: u8 = 2;
 }
 
-/// Codes `bytes`, a chunk of elements of the given kind, and returns how. `stored` is replaced by the coded bytes,
-/// which are never more than the bytes themselves.
+/// Codes `bytes`, a chunk of elements of the given kind, the first of which is number `first` of its segment, and returns
+/// how. `stored` is replaced by the coded bytes, which are never more than the bytes themselves.
 pub(crate) fn encode(
     plan: &ReadyPlan,
     element: Element,
+    first: u64,
     bytes: &[u8],
     buffers: &mut Buffers,
     stored: &mut Vec<u8>,
@@ -95,6 +104,9 @@ pub(crate) fn encode(
         ReadyPlan::Float(coder) => {
             let split = element.float_split().expect("only floats are planned as floats");
             block::encode(bytes, split, coder, 0, buffers, stored).then_some(Codec::Float)
+        }
+        ReadyPlan::Scaled { normaliser, coders } => {
+            normaliser.encode(coders, bytes, first, buffers, stored).then_some(Codec::Scaled)
         }
         ReadyPlan::Bytes(planes) => {
             let mut plane = std::mem::take(&mut buffers.plane);
@@ -140,20 +152,31 @@ fn encode_plane(plan: &PlanePlan<block::Coder>, plane: &[u8], buffers: &mut Buff
     stored.extend_from_slice(plane);
 }
 
-/// Decodes a chunk of elements of the given kind into `out`, which is as long as the chunk; `tables` are those of its
-/// segment.
+/// What a chunk has in common with the others of its segment, and where it is among them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) element: Element,
+    /// The tables of the segment.
+    pub(crate) tables: &'a [Table],
+    /// How the segment is normalised.
+    pub(crate) scale: Option<&'a Scale>,
+    /// The number of its first element within the segment.
+    pub(crate) first: u64,
+}
+
+/// Decodes a chunk into `out`, which is as long as it.
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when `stored` is not what an encoder writes. `out` then holds
 /// unspecified bytes.
 pub(crate) fn decode(
     codec: Codec,
-    element: Element,
-    tables: &[Table],
+    place: Place<'_>,
     stored: &[u8],
     out: &mut [u8],
     scratch: &mut Scratch,
 ) -> Result<()> {
+    let Place { element, tables, scale, first } = place;
     match codec {
         Codec::Raw => {
             if stored.len() != out.len() {
@@ -175,8 +198,7 @@ pub(crate) fn decode(
             }
         }
         Codec::Float => {
-            let split =
-                element.float_split().ok_or_else(|| Error::corrupt("a chunk of integers is coded as floats"))?;
+            let split = split_of(element)?;
             let mut reader = Reader::new(stored);
             block::decode(&mut reader, split, tables, out, scratch)?;
             reader.finish()?;
@@ -198,8 +220,24 @@ pub(crate) fn decode(
             decoded?;
             reader.finish()?;
         }
+        Codec::Scaled => {
+            let split = split_of(element)?;
+            let scale = scale.ok_or_else(|| Error::corrupt("a chunk is normalised, its segment is not"))?;
+            let (mut reader, elements) = (Reader::new(stored), out.len() / element.size());
+            let Scratch { codes, quads, columns, .. } = scratch;
+            scale.read_runs(&mut reader, Scale::octave(element), first, elements, codes, quads)?;
+            columns.prepare(scale, element);
+            let column = (first % columns.period() as u64) as usize;
+            block::decode_scaled(&mut reader, split, tables, (column, usize::from(scale.phases)), out, scratch)?;
+            reader.finish()?;
+        }
     }
     Ok(())
+}
+
+/// How floats are cut.
+fn split_of(element: Element) -> Result<Split> {
+    element.float_split().ok_or_else(|| Error::corrupt("a chunk of integers is coded as floats"))
 }
 
 /// Decodes one byte plane of a chunk.
@@ -219,6 +257,7 @@ fn wrong_length(have: usize, want: usize) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::normalise::Shape;
     use super::plan::Plan;
     use super::*;
     use crate::container::Mode;
@@ -264,14 +303,46 @@ mod tests {
         ]
     }
 
+    /// A plan made from all of `sample`, and what decodes with it.
+    struct Segment {
+        element: Element,
+        plan: ReadyPlan,
+        tables: Vec<Table>,
+    }
+
+    impl Segment {
+        /// With `columns`, the plan may be to normalise.
+        fn planned(element: Element, sample: &[u8], mode: Mode, columns: Option<usize>) -> Segment {
+            let elements = (sample.len() / element.size()) as u64;
+            let shape = columns.map(|columns| {
+                let dims = vec![elements / columns as u64, columns as u64];
+                (vec![(0, sample.len())], Shape { elements, dims })
+            });
+            let shape = shape.filter(|_| element.float_split().is_some());
+            let sample = plan::Sample { element, bytes: sample, len: sample.len() as u64, shape };
+            let (plan, tables) = Plan::of(&sample, mode, None).ready(element);
+            Segment { element, plan, tables }
+        }
+
+        fn encode(&self, first: u64, bytes: &[u8]) -> (Codec, Vec<u8>) {
+            let mut stored = vec![1, 2, 3];
+            let codec = encode(&self.plan, self.element, first, bytes, &mut Buffers::default(), &mut stored);
+            assert!(stored.len() <= bytes.len());
+            (codec, stored)
+        }
+
+        fn place(&self, first: u64) -> Place<'_> {
+            Place { element: self.element, tables: &self.tables, scale: self.plan.scale(), first }
+        }
+    }
+
     fn round_trip(element: Element, mode: Mode, bytes: &[u8], sample: &[u8]) -> Codec {
         let bytes = &bytes[..bytes.len() / element.size() * element.size()];
-        let (plan, tables) = Plan::of(element, sample, bytes.len() as u64, mode, None).ready();
-        let mut stored = Vec::new();
-        let codec = encode(&plan, element, bytes, &mut Buffers::default(), &mut stored);
-        assert!(stored.len() <= bytes.len());
+        let sample = &sample[..sample.len() / element.size() * element.size()];
+        let segment = Segment::planned(element, sample, mode, None);
+        let (codec, stored) = segment.encode(0, bytes);
         let mut out = vec![0xaa; bytes.len()];
-        decode(codec, element, &tables, &stored, &mut out, &mut Scratch::default()).unwrap();
+        decode(codec, segment.place(0), &stored, &mut out, &mut Scratch::default()).unwrap();
         assert_eq!(out, bytes);
         codec
     }
@@ -284,49 +355,128 @@ mod tests {
 
         #[test]
         fn a_chunk_unlike_the_sample_comes_back(element in prop::sample::select(ELEMENTS.to_vec()), bytes in bytes(), sample in bytes()) {
-            let sample = &sample[..sample.len() / 8 * 8];
-            round_trip(element, Mode::Storage, &bytes, sample);
+            round_trip(element, Mode::Storage, &bytes, &sample);
         }
 
         #[test]
         fn any_stored_bytes_are_an_error_or_a_chunk(
-            element in prop::sample::select(ELEMENTS.to_vec()), bytes in bytes(), stored: Vec<u8>, code in 0..5u8, at: prop::sample::Index, flip: u8,
+            element in prop::sample::select(ELEMENTS.to_vec()), bytes in bytes(), stored: Vec<u8>, code in 0..6u8, at: prop::sample::Index, flip: u8,
         ) {
-            let len = bytes.len() / 8 * 8;
-            let bytes = &bytes[..len];
-            let (plan, tables) = Plan::of(element, bytes, len as u64, Mode::Balanced, None).ready();
+            let bytes = &bytes[..bytes.len() / 8 * 8];
+            let segment = Segment::planned(element, bytes, Mode::Balanced, None);
             let mut scratch = Scratch::default();
-            let mut out = vec![0; len];
-            let _ = decode(Codec::from_code(code).unwrap(), element, &tables, &stored, &mut out, &mut scratch);
-            let mut coded = Vec::new();
-            let codec = encode(&plan, element, bytes, &mut Buffers::default(), &mut coded);
+            let mut out = vec![0; bytes.len()];
+            let _ = decode(Codec::from_code(code).unwrap(), segment.place(0), &stored, &mut out, &mut scratch);
+            let (codec, mut coded) = segment.encode(0, bytes);
             if !coded.is_empty() {
                 let at = at.index(coded.len());
                 coded[at] ^= flip;
-                let _ = decode(codec, element, &tables, &coded, &mut out, &mut scratch);
-                let _ = decode(codec, element, &tables, &coded[..at], &mut out, &mut scratch);
-                let _ = decode(codec, element, &[], &coded, &mut out, &mut scratch);
+                let _ = decode(codec, segment.place(0), &coded, &mut out, &mut scratch);
+                let _ = decode(codec, segment.place(0), &coded[..at], &mut out, &mut scratch);
+                let _ = decode(codec, Place { tables: &[], ..segment.place(0) }, &coded, &mut out, &mut scratch);
             }
         }
     }
 
     /// A chunk as it is stored, and its length.
-    type StoredChunk<'a> = (Codec, Element, &'a [Table], &'a [u8], usize);
+    type StoredChunk<'a> = (Codec, Place<'a>, &'a [u8], usize);
 
     /// Decodes with each level's instructions, one chunk after the other with the same scratch, and expects what the scalar
-    /// definition gives: an error, or the same bytes.
-    fn same_on_every_level(chunks: &[StoredChunk<'_>]) {
+    /// definition gives: an error, or the same bytes. Returns those.
+    fn same_on_every_level(chunks: &[StoredChunk<'_>]) -> Vec<Option<Vec<u8>>> {
         let decode_all = |level| {
             let mut scratch = Scratch::new(level);
-            let decode_one = |&(codec, element, tables, stored, len): &StoredChunk<'_>| {
+            let decode_one = |&(codec, place, stored, len): &StoredChunk<'_>| {
                 let mut out = vec![0x55; len];
-                decode(codec, element, tables, stored, &mut out, &mut scratch).ok().map(|()| out)
+                decode(codec, place, stored, &mut out, &mut scratch).ok().map(|()| out)
             };
             chunks.iter().map(decode_one).collect::<Vec<_>>()
         };
         let defined = decode_all(Level::Scalar);
         for level in Level::available() {
             assert!(decode_all(level) == defined, "{level:?} differs from the definition");
+        }
+        defined
+    }
+
+    /// Weights of `rows` rows and `columns` columns, each of them larger or smaller by some factor, as elements of this kind.
+    fn scaled_weights(element: Element, rows: usize, columns: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed;
+        let mut noise = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / 16_777_216.0
+        };
+        let row_scales: Vec<f32> = (0..rows).map(|_| (4.0 * noise() - 2.0).exp2()).collect();
+        let column_scales: Vec<f32> = (0..columns).map(|_| (5.0 * noise() - 2.0).exp2()).collect();
+        let mut bytes = Vec::new();
+        for row in row_scales {
+            for column in &column_scales {
+                let weight = ((0..4).map(|_| noise()).sum::<f32>() - 2.0) * row * column * 0.05;
+                // As BF16 with more bits, or cut to bits of the same meaning.
+                let bits = weight.to_bits();
+                match element {
+                    Element::F32 => bytes.extend_from_slice(&bits.to_le_bytes()),
+                    Element::Bf16 => bytes.extend_from_slice(&((bits >> 16) as u16).to_le_bytes()),
+                    Element::F16 => {
+                        let magnitude = (bits & 0x7fff_ffff) >> 13;
+                        let half = magnitude.saturating_sub(112 << 10).min(0x7bff) as u16;
+                        bytes.extend_from_slice(&(half | ((bits >> 16) as u16 & 0x8000)).to_le_bytes());
+                    }
+                    Element::F8E4M3 => {
+                        let magnitude = ((bits & 0x7fff_ffff) >> 20).saturating_sub(114 << 3).min(0x7e) as u8;
+                        bytes.push(magnitude | ((bits >> 24) as u8 & 0x80));
+                    }
+                    _ => {
+                        let magnitude = ((bits & 0x7fff_ffff) >> 21).saturating_sub(100 << 2).min(0x7b) as u8;
+                        bytes.push(magnitude | ((bits >> 24) as u8 & 0x80));
+                    }
+                }
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn rows_and_columns_of_different_scale_are_normalised() {
+        for element in ELEMENTS.into_iter().filter(|element| element.float_split().is_some()) {
+            for (rows, columns) in [(300, 128), (70, 400), (900, 20), (40, 1024)] {
+                let bytes = scaled_weights(element, rows, columns, 7);
+                let segment = Segment::planned(element, &bytes, Mode::Balanced, Some(columns));
+                assert!(segment.plan.scale().is_some(), "{element:?} {rows} {columns}");
+                let plain = Segment::planned(element, &bytes, Mode::Balanced, None);
+                // In chunks of 30 quads, the last one cut short.
+                let chunk = 30 * scale::QUAD;
+                let (mut stored, mut plainly_stored) = (0, 0);
+                for (number, bytes) in bytes.chunks(chunk * element.size()).enumerate() {
+                    let first = (number * chunk) as u64;
+                    let (codec, coded) = segment.encode(first, bytes);
+                    assert_eq!(codec, Codec::Scaled);
+                    let decoded = same_on_every_level(&[(codec, segment.place(first), &coded, bytes.len())]);
+                    assert!(decoded[0].as_deref() == Some(bytes), "{element:?} {rows} {columns} {number}");
+                    stored += coded.len();
+                    plainly_stored += plain.encode(first, bytes).1.len();
+                }
+                assert!(stored < plainly_stored, "{element:?} {rows} {columns}: {stored} and not {plainly_stored}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_rounded_to_fewer_bits_cost_less() {
+        let mut bytes = scaled_weights(Element::F32, 256, 64, 3);
+        for row in bytes.chunks_mut(64 * 4).step_by(3) {
+            row.as_chunks_mut().0.iter_mut().for_each(|element: &mut [u8; 4]| {
+                *element = (u32::from_le_bytes(*element) & !0x1fff).to_le_bytes();
+            });
+        }
+        for columns in [None, Some(64)] {
+            let segment = Segment::planned(Element::F32, &bytes, Mode::Balanced, columns);
+            let (codec, coded) = segment.encode(0, &bytes);
+            assert_eq!(codec == Codec::Scaled, columns.is_some());
+            let decoded = same_on_every_level(&[(codec, segment.place(0), &coded, bytes.len())]);
+            assert!(decoded[0].as_deref() == Some(&bytes[..]));
+            // A third of the elements lacks 13 bits.
+            assert!(coded.len() < bytes.len() * 85 / 100 - bytes.len() * 12 / 96, "{} of {}", coded.len(), bytes.len());
         }
     }
 
@@ -339,9 +489,8 @@ mod tests {
             let bytes = bytes.repeat(repeat);
             let bytes = &bytes[..bytes.len() / 8 * 8];
             let sample = if flip & 1 == 0 { bytes } else { &sample[..sample.len() / 8 * 8] };
-            let (plan, tables) = Plan::of(element, sample, bytes.len() as u64, Mode::Balanced, None).ready();
-            let mut sound = Vec::new();
-            let codec = encode(&plan, element, bytes, &mut Buffers::default(), &mut sound);
+            let segment = Segment::planned(element, sample, Mode::Balanced, None);
+            let (codec, sound) = segment.encode(0, bytes);
             let mut damaged = sound.clone();
             if !damaged.is_empty() {
                 // The header and the states are at the front.
@@ -350,13 +499,42 @@ mod tests {
             }
             let cut = &sound[..at.index(sound.len() + 1)];
             // Between them a chunk of the largest elements, for what may be left of them in the scratch.
-            let wide: Vec<u8> = (0..4096u32).flat_map(|i| (0x3f80_0000 ^ i.wrapping_mul(0x9e37_79b9) >> 5).to_le_bytes()).collect();
-            let (wide_plan, wide_tables) = Plan::of(Element::F32, &wide, wide.len() as u64, Mode::Balanced, None).ready();
-            let mut wide_stored = Vec::new();
-            let wide_codec = encode(&wide_plan, Element::F32, &wide, &mut Buffers::default(), &mut wide_stored);
-            let wide = (wide_codec, Element::F32, &wide_tables[..], &wide_stored[..], wide.len());
-            let of = |stored| (codec, element, &tables[..], stored, bytes.len());
-            same_on_every_level(&[of(&sound[..]), wide, of(&damaged[..]), wide, of(cut), of(&sound[..])]);
+            let wide_bytes: Vec<u8> = (0..4096u32).flat_map(|i| (0x3f80_0000 ^ i.wrapping_mul(0x9e37_79b9) >> 5).to_le_bytes()).collect();
+            let wide_segment = Segment::planned(Element::F32, &wide_bytes, Mode::Balanced, None);
+            let (wide_codec, wide_stored) = wide_segment.encode(0, &wide_bytes);
+            let wide = (wide_codec, wide_segment.place(0), &wide_stored[..], wide_bytes.len());
+            let of = |stored| (codec, segment.place(0), stored, bytes.len());
+            let decoded = same_on_every_level(&[of(&sound[..]), wide, of(&damaged[..]), wide, of(cut), of(&sound[..])]);
+            prop_assert_eq!(decoded[0].as_deref(), Some(bytes));
+        }
+
+        #[test]
+        fn every_level_decodes_normalised_chunks_as_the_definition_does(
+            element in prop::sample::select(ELEMENTS[..5].to_vec()), rows in 1..60usize, columns in 1..700usize, seed: u64,
+            scale_of in (1..5u64, 0..3u32, any::<bool>()), codes in prop::collection::vec(any::<i8>(), 0..50), first in 0..1000u64,
+            at: prop::sample::Index, flip: u8, early: bool,
+        ) {
+            // Whatever plan there is, with another normalisation instead.
+            let bytes = scaled_weights(element, rows, columns, seed);
+            let (run, log_phases, half_octaves) = scale_of;
+            let scale = Scale { run, phases: 1 << log_phases, half_octaves, columns: codes };
+            let segment = Segment { element, ..Segment::planned(element, &bytes, Mode::Balanced, Some(columns)) };
+            let ReadyPlan::Scaled { normaliser, coders } = &segment.plan else { return Ok(()) };
+            let normaliser = normaliser.with_scale(scale.clone());
+            let coders: Vec<block::Coder> = (0..1 << log_phases).map(|phase| coders[phase % coders.len()].clone()).collect();
+            let tables: Vec<Table> = (0..1 << log_phases).map(|phase| segment.tables[phase % segment.tables.len()].clone()).collect();
+            let place = Place { element, tables: &tables, scale: Some(&scale), first: first * scale::QUAD as u64 };
+            let mut sound = Vec::new();
+            if !normaliser.encode(&coders, &bytes, place.first, &mut Buffers::default(), &mut sound) {
+                return Ok(());
+            }
+            let mut damaged = sound.clone();
+            let damage = at.index(if early { damaged.len().min(700) } else { damaged.len() });
+            damaged[damage] ^= flip;
+            let cut = &sound[..at.index(sound.len() + 1)];
+            let of = |stored| (Codec::Scaled, place, stored, bytes.len());
+            let decoded = same_on_every_level(&[of(&sound[..]), of(&damaged[..]), of(cut), of(&sound[..])]);
+            prop_assert_eq!(decoded[0].as_deref(), Some(&bytes[..]));
         }
     }
 

@@ -1,11 +1,13 @@
 //! Which codec the chunks of a segment get, decided on a sample of it.
 
 use super::block::Coder;
+use super::normalise::{self, Normaliser, Piece, Shape};
 use super::repetition::may_repeat;
+use super::scale::Scale;
 use super::statistics::{KeyStatistics, PATCH_BITS, count_planes};
 use crate::container::Mode;
 use crate::rans::Table;
-use crate::split::Element;
+use crate::split::{Element, Split};
 
 /// A segment shorter than this may do without a table of its own and use its element's shared table.
 pub(crate) const MAY_SHARE_TABLE: u64 = 64 << 10;
@@ -28,6 +30,8 @@ pub(crate) enum Plan {
     },
     /// As floats, with this table.
     Float(Table),
+    /// As floats that are normalised, with a table for each phase.
+    Scaled(Box<Normaliser>, Vec<Table>),
     /// As byte planes.
     Bytes(Vec<PlanePlan<Table>>),
 }
@@ -52,10 +56,42 @@ pub(crate) enum PlanePlan<T> {
 #[derive(Clone, Debug)]
 pub(crate) enum ReadyPlan {
     Raw,
-    Zstd { level: i32 },
+    Zstd {
+        level: i32,
+    },
     Float(Box<Coder>),
+    Scaled {
+        normaliser: Box<Normaliser>,
+        /// One for each phase.
+        coders: Vec<Coder>,
+    },
     Bytes(Vec<PlanePlan<Coder>>),
 }
+
+impl ReadyPlan {
+    /// How the elements are normalised.
+    pub(crate) fn scale(&self) -> Option<&Scale> {
+        match self {
+            ReadyPlan::Scaled { normaliser, .. } => Some(&normaliser.scale),
+            _ => None,
+        }
+    }
+}
+
+/// A segment, or a sample of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample<'a> {
+    pub(crate) element: Element,
+    /// Whole elements, in pieces that lie one behind the other here.
+    pub(crate) bytes: &'a [u8],
+    /// Bytes of the segment.
+    pub(crate) len: u64,
+    /// Where the pieces are, and the shape; `None` when it is not to be normalised.
+    pub(crate) shape: Option<(Pieces, Shape)>,
+}
+
+/// Where in a segment each piece begins, and how long it is, in bytes.
+pub(crate) type Pieces = Vec<(u64, usize)>;
 
 /// The level at which `mode` uses Zstandard.
 pub(crate) fn zstd_level(mode: Mode) -> i32 {
@@ -67,9 +103,9 @@ pub(crate) fn zstd_level(mode: Mode) -> i32 {
 }
 
 impl Plan {
-    /// The plan for a segment of `len` bytes of which `sample` is a part (whole elements) or all. `shared` is the table
-    /// that short segments of floats of this kind share.
-    pub(crate) fn of(element: Element, sample: &[u8], len: u64, mode: Mode, shared: Option<&Table>) -> Plan {
+    /// The plan for a segment. `shared` is the table that short segments of floats of this kind share.
+    pub(crate) fn of(segment: &Sample<'_>, mode: Mode, shared: Option<&Table>) -> Plan {
+        let Sample { element, bytes: sample, len, .. } = *segment;
         if sample.is_empty() {
             return Plan::Raw;
         }
@@ -92,6 +128,28 @@ impl Plan {
                 if let Some(table) = shared.filter(|_| len < MAY_SHARE_TABLE) {
                     consider(Plan::Float(table.clone()), statistics.bits(table) + BLOCK_OVERHEAD_BITS);
                 }
+                if let Some((pieces, shape)) = &segment.shape {
+                    let mut rest = sample;
+                    let pieces: Vec<Piece<'_>> = pieces
+                        .iter()
+                        .map(|&(at, len)| {
+                            let (bytes, further) = rest.split_at(len);
+                            rest = further;
+                            Piece { first: at / element.size() as u64, bytes }
+                        })
+                        .collect();
+                    if let Some((normaliser, tables, bits)) =
+                        normalise::plan(element, &pieces, shape, statistics.raw_bits())
+                    {
+                        let elements = (sample.len() / element.size()) as f64;
+                        let index_bits =
+                            tables.iter().map(table_bits).sum::<f64>() + normalise::index_bits(&normaliser);
+                        consider(
+                            Plan::Scaled(Box::new(normaliser), tables),
+                            bits * elements + index_bits / scale + BLOCK_OVERHEAD_BITS,
+                        );
+                    }
+                }
             }
             None => {
                 let (planes, bits) = plan_planes(element.size(), sample, scale);
@@ -109,17 +167,21 @@ impl Plan {
     }
 
     /// The plan ready to run, and the tables that the container must store for it.
-    pub(crate) fn ready(self) -> (ReadyPlan, Vec<Table>) {
+    pub(crate) fn ready(self, element: Element) -> (ReadyPlan, Vec<Table>) {
+        let coder = |table: &Table| Coder::new(table, element.float_split().expect("floats are cut"));
         match self {
             Plan::Raw => (ReadyPlan::Raw, Vec::new()),
             Plan::Zstd { level } => (ReadyPlan::Zstd { level }, Vec::new()),
-            Plan::Float(table) => (ReadyPlan::Float(Box::new(Coder::new(&table))), vec![table]),
+            Plan::Float(table) => (ReadyPlan::Float(Box::new(coder(&table))), vec![table]),
+            Plan::Scaled(normaliser, tables) => {
+                (ReadyPlan::Scaled { normaliser, coders: tables.iter().map(coder).collect() }, tables)
+            }
             Plan::Bytes(planes) => {
                 let mut tables = Vec::new();
                 let planes = planes.into_iter().map(|plane| match plane {
                     PlanePlan::Raw => PlanePlan::Raw,
                     PlanePlan::Coded { shift, table, coder } => {
-                        let ready = Coder::new(&coder);
+                        let ready = Coder::new(&coder, Split::of_bytes(shift));
                         tables.push(coder);
                         PlanePlan::Coded { shift, table, coder: ready }
                     }

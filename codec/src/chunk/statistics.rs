@@ -108,12 +108,16 @@ impl KeyStatistics {
         }
     }
 
+    /// The raw bits of an element.
+    pub(super) fn raw_bits(&self) -> u8 {
+        self.split.without_zeros(self.any).raw_bits()
+    }
+
     /// The bits that all elements take with `table`: symbols, raw bits, patches.
     pub(super) fn bits(&self, table: &Table) -> f64 {
         let elements: u64 = self.counts.iter().sum();
         let (symbol_bits, outside) = table.cost(&self.counts);
-        let raw_bits = self.split.without_zeros(self.any).raw_bits();
-        symbol_bits + elements as f64 * f64::from(raw_bits) + outside as f64 * PATCH_BITS
+        symbol_bits + elements as f64 * f64::from(self.raw_bits()) + outside as f64 * PATCH_BITS
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Version {
 }
 
 /// The version that this crate writes.
-pub const VERSION: Version = Version { major: 1, minor: 0 };
+pub const VERSION: Version = Version { major: 1, minor: 1 };
 
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -137,12 +137,23 @@ pub(crate) fn read(store: &dyn Original) -> Result<Frame> {
     store.read_at(0, &mut start)?;
     let version = read_preamble(&start)?;
     if len < PREAMBLE_LEN + FOOTER_LEN as u64 {
-        return Err(cut_short());
+        return Err(version.unsupported().unwrap_or_else(cut_short));
     }
     let tail_start = len.saturating_sub(TAIL);
     let mut tail = vec![0; (len - tail_start) as usize];
     store.read_at(tail_start, &mut tail)?;
-    let footer = Footer::read(&tail[tail.len() - FOOTER_LEN..], len, version)?;
+    let (footer, recorded_version) = match (Footer::read(&tail[tail.len() - FOOTER_LEN..], len), version.unsupported())
+    {
+        // That may look otherwise in a newer version.
+        (Err(_), Some(unsupported)) => return Err(unsupported),
+        (footer, _) => footer?,
+    };
+    if recorded_version != version {
+        return Err(Error::corrupt("preamble and footer name different versions"));
+    }
+    if let Some(unsupported) = version.unsupported() {
+        return Err(unsupported);
+    }
     let directory_end = len - FOOTER_LEN as u64;
     let directory = part(store, &tail, tail_start, footer.directory_offset, directory_end - footer.directory_offset)?;
     if checksum(&directory) != footer.directory_checksum {
@@ -173,16 +184,22 @@ fn read_preamble(start: &[u8]) -> Result<Version> {
         return Err(cut_short());
     };
     let version = Version { major, minor };
-    if major != VERSION.major || minor > VERSION.minor {
-        return Err(Error::unsupported(format!(
-            "the container has format version {version}, this program reads {}.0 to {VERSION}: a newer bigsmall is needed",
-            VERSION.major
-        )));
-    }
-    if reserved != 0 {
+    if reserved != 0 && version.unsupported().is_none() {
         return Err(Error::corrupt("a reserved byte of the preamble is not zero"));
     }
     Ok(version)
+}
+
+impl Version {
+    /// What is to be said when this program does not read the version.
+    fn unsupported(self) -> Option<Error> {
+        (self.major != VERSION.major || self.minor > VERSION.minor).then(|| {
+            Error::unsupported(format!(
+                "the container has format version {self}, this program reads {}.0 to {VERSION}: a newer bigsmall is needed",
+                VERSION.major
+            ))
+        })
+    }
 }
 
 struct Footer {
@@ -191,7 +208,8 @@ struct Footer {
 }
 
 impl Footer {
-    fn read(footer: &[u8], container_len: u64, version: Version) -> Result<Footer> {
+    /// The footer, and the version that it records.
+    fn read(footer: &[u8], container_len: u64) -> Result<(Footer, Version)> {
         let (checked, end) = footer.split_at(FOOTER_LEN - 16);
         let mut end = Reader::new(end);
         if end.u64()? != checksum(checked) || end.array()? != END_MAGIC {
@@ -210,10 +228,7 @@ impl Footer {
                 "the container has {container_len} bytes, its footer says {recorded_len}"
             )));
         }
-        if recorded_version != version {
-            return Err(Error::corrupt("preamble and footer name different versions"));
-        }
-        Ok(footer)
+        Ok((footer, recorded_version))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::chunk::Codec;
+use crate::chunk::scale::{MAX_PHASES, QUAD, Scale};
 use crate::error::{Error, Result};
 use crate::original::{Grid, MAX_CHUNK_SIZE};
 use crate::rans::Table;
@@ -46,6 +47,8 @@ pub(crate) struct Segment {
     pub(crate) first_chunk: u64,
     /// The positions of its tables.
     pub(crate) tables: Range<usize>,
+    /// How its elements are normalised, if they are; it then has a table for each phase.
+    pub(crate) scale: Option<Scale>,
 }
 
 impl Segment {
@@ -142,11 +145,20 @@ impl Index {
         for segment in &self.segments {
             out.put_varint(segment.range.end - segment.range.start);
             out.push(segment.element.code());
-            out.push(NO_TRANSFORM);
+            out.push(if segment.scale.is_some() { transform::SCALE } else { transform::NONE });
             out.put_varint(u64::from(segment.chunk_size));
             out.put_varint(segment.first_chunk);
             out.put_varint(segment.tables.start as u64);
             out.put_varint(segment.tables.len() as u64);
+            if let Some(scale) = &segment.scale {
+                out.put_varint(scale.run);
+                out.push(scale.phases | if scale.half_octaves { HALF_OCTAVES } else { 0 });
+                out.put_varint(scale.columns.len() as u64);
+            }
+        }
+        // Apart from the rest, which they have nothing in common with.
+        for scale in self.segments.iter().filter_map(|segment| segment.scale.as_ref()) {
+            out.extend(scale.columns.iter().map(|&code| code as u8));
         }
         out
     }
@@ -184,8 +196,14 @@ impl Index {
     }
 }
 
-/// The only transform of a segment's elements that this version knows: none.
-const NO_TRANSFORM: u8 = 0;
+/// What is done to the elements of a segment before they are coded.
+mod transform {
+    pub(super) const NONE: u8 = 0;
+    pub(super) const SCALE: u8 = 1;
+}
+
+/// Set beside the number of phases when the codes of columns count halves of octaves.
+const HALF_OCTAVES: u8 = 0x80;
 
 fn read_original(section: &[u8]) -> Result<OriginalInfo> {
     let mut reader = Reader::new(section);
@@ -205,17 +223,15 @@ pub(crate) const LONGEST_NAME: usize = 255;
 fn read_segments(section: &[u8], stored_chunks: u64, all_tables: usize) -> Result<Vec<Segment>> {
     let mut reader = Reader::new(section);
     let count = reader.count(7)?;
-    let mut segments = Vec::with_capacity(count);
+    let mut segments: Vec<Segment> = Vec::with_capacity(count);
     let mut start = 0u64;
+    // Of all segments so far.
+    let mut columns = 0;
     for number in 0..count {
         let len = reader.varint()?;
         let end = start.checked_add(len).filter(|_| len > 0);
         let element = Element::from_code(reader.u8()?)?;
-        if reader.u8()? != NO_TRANSFORM {
-            return Err(Error::unsupported(format!(
-                "segment {number} uses a transform that this version does not know"
-            )));
-        }
+        let transform = reader.u8()?;
         let chunk_size = reader.varint_up_to(u64::from(MAX_CHUNK_SIZE))? as u32;
         let first_chunk = reader.varint()?;
         let first_table = reader.varint_up_to(all_tables as u64)? as usize;
@@ -224,16 +240,56 @@ fn read_segments(section: &[u8], stored_chunks: u64, all_tables: usize) -> Resul
         if chunk_size == 0 || !(chunk_size as usize).is_multiple_of(element.size()) {
             return Err(Error::corrupt(format!("segment {number} has chunks of {chunk_size} bytes")));
         }
-        let segment =
-            Segment { range: start..end, element, chunk_size, first_chunk, tables: first_table..first_table + tables };
+        let scale = match transform {
+            transform::NONE => None,
+            transform::SCALE => {
+                let scale =
+                    read_scale(&mut reader, columns).map_err(|e| e.context(format_args!("segment {number}")))?;
+                columns += scale.columns.len();
+                Some(scale)
+            }
+            _ => {
+                return Err(Error::unsupported(format!(
+                    "segment {number} uses a transform that this version does not know"
+                )));
+            }
+        };
+        if let Some(scale) = &scale
+            && (element.float_split().is_none()
+                || tables != usize::from(scale.phases)
+                || !(chunk_size as usize).is_multiple_of(QUAD * element.size()))
+        {
+            return Err(Error::corrupt(format!("segment {number} cannot be normalised so")));
+        }
+        let tables = first_table..first_table + tables;
+        let segment = Segment { range: start..end, element, chunk_size, first_chunk, tables, scale };
         if first_chunk.checked_add(segment.chunks()).is_none_or(|end| end > stored_chunks) {
             return Err(Error::corrupt(format!("segment {number} has chunks that are not stored")));
         }
         start = end;
         segments.push(segment);
     }
+    for scale in segments.iter_mut().filter_map(|segment| segment.scale.as_mut()) {
+        let columns = reader.take(scale.columns.len())?;
+        scale.columns.iter_mut().zip(columns).for_each(|(code, &byte)| *code = byte as i8);
+    }
     reader.finish()?;
     Ok(segments)
+}
+
+/// Reads how a segment is normalised, but for the codes of its columns, which come later, behind so many of others.
+fn read_scale(reader: &mut Reader<'_>, others: usize) -> Result<Scale> {
+    let run = reader.varint()?;
+    let flags = reader.u8()?;
+    let phases = flags & !HALF_OCTAVES;
+    if run == 0 || !phases.is_power_of_two() || usize::from(phases) > MAX_PHASES {
+        return Err(Error::corrupt(format!("it has runs of {run} times {QUAD} elements in {phases} phases")));
+    }
+    let columns = reader.count(1)?;
+    if columns > reader.remaining() - others.min(reader.remaining()) {
+        return Err(Error::corrupt(format!("{columns} columns cannot fit in {} bytes", reader.remaining())));
+    }
+    Ok(Scale { run, phases, half_octaves: flags != phases, columns: vec![0; columns] })
 }
 
 fn read_tensors(section: &[u8], original_len: u64) -> Result<Vec<Tensor>> {

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::frame::{self, PREAMBLE_LEN, Version};
-use super::index::{Index, Segment, StoredChunk, Tensor};
+use super::index::{Index, StoredChunk, Tensor};
 use crate::checksum::checksum;
 use crate::chunk::block::Scratch;
-use crate::chunk::{self, Codec};
+use crate::chunk::{self, Codec, Place};
 use crate::error::{Error, Result};
 use crate::original::{ChunkIndex, Grid, Original, PlainFile};
-use crate::rans::Table;
 use crate::split::Element;
 
 /// An open container: the original that it was made from.
@@ -154,22 +153,36 @@ impl Container {
         usage.into_values().collect()
     }
 
-    /// The segment of `chunk` and how it is stored.
-    fn locate(&self, chunk: ChunkIndex) -> (&Segment, &StoredChunk) {
+    /// Where `chunk` is in its segment and how it is stored.
+    fn locate(&self, chunk: ChunkIndex) -> (Place<'_>, &StoredChunk) {
         let (segment, number) = self.grid.locate(chunk);
         let segment = &self.index.segments[segment];
-        (segment, &self.index.chunks[(segment.first_chunk + number) as usize])
+        let place = Place {
+            element: segment.element,
+            tables: &self.index.tables[segment.tables.clone()],
+            scale: segment.scale.as_ref(),
+            first: number * u64::from(segment.chunk_size) / segment.element.size() as u64,
+        };
+        (place, &self.index.chunks[(segment.first_chunk + number) as usize])
     }
 
-    /// How `chunk` is stored: the codec, what it takes the elements for, the tables, the bytes.
+    /// Where `chunk` is in its segment.
     ///
     /// # Panics
     /// When there is no such chunk.
-    pub(crate) fn stored_chunk(&self, chunk: ChunkIndex) -> Result<(Codec, Element, &[Table], Vec<u8>)> {
-        let (segment, stored) = self.locate(chunk);
+    pub(crate) fn place(&self, chunk: ChunkIndex) -> Place<'_> {
+        self.locate(chunk).0
+    }
+
+    /// How `chunk` is stored: the codec, where it is in its segment, the bytes.
+    ///
+    /// # Panics
+    /// When there is no such chunk.
+    pub(crate) fn stored_chunk(&self, chunk: ChunkIndex) -> Result<(Codec, Place<'_>, Vec<u8>)> {
+        let (place, stored) = self.locate(chunk);
         let mut bytes = vec![0; stored.len as usize];
         self.store.read_at(stored.offset, &mut bytes)?;
-        Ok((stored.codec, segment.element, &self.index.tables[segment.tables.clone()], bytes))
+        Ok((stored.codec, place, bytes))
     }
 
     /// What the elements of `chunk` are taken for.
@@ -187,8 +200,7 @@ impl Original for Container {
     }
 
     fn decode_chunk(&self, chunk: ChunkIndex, out: &mut [u8]) -> Result<()> {
-        let (segment, stored) = self.locate(chunk);
-        let tables = &self.index.tables[segment.tables.clone()];
+        let (place, stored) = self.locate(chunk);
         // Taken, not borrowed: the store may itself be something that this thread decodes.
         let (mut bytes, mut scratch) = SCRATCH.take().unwrap_or_default();
         bytes.resize(stored.len as usize, 0);
@@ -196,7 +208,7 @@ impl Original for Container {
             if checksum(&bytes) != stored.checksum {
                 return Err(Error::corrupt("the stored bytes fail their checksum"));
             }
-            chunk::decode(stored.codec, segment.element, tables, &bytes, out, &mut scratch)
+            chunk::decode(stored.codec, place, &bytes, out, &mut scratch)
         });
         SCRATCH.set(Some((bytes, scratch)));
         decoded.map_err(|e| {

@@ -20,7 +20,9 @@ use super::index::{Index, LONGEST_NAME, OriginalInfo, Segment, StoredChunk, Tens
 use crate::Progress;
 use crate::checksum::checksum;
 use crate::chunk::block::Buffers;
-use crate::chunk::plan::{MAY_SHARE_TABLE, Plan, ReadyPlan, zstd_level};
+use crate::chunk::normalise::Shape;
+use crate::chunk::plan::{MAY_SHARE_TABLE, Pieces, Plan, ReadyPlan, Sample, zstd_level};
+use crate::chunk::scale::QUAD;
 use crate::chunk::statistics::KeyStatistics;
 use crate::chunk::{self, Codec};
 use crate::error::{Error, ErrorKind, Result};
@@ -40,6 +42,17 @@ pub enum Mode {
     Balanced,
     /// The fastest decode.
     Inference,
+}
+
+impl Mode {
+    /// Bytes of the original per chunk, unless something else is asked for: larger chunks are a little smaller, and a random
+    /// read waits longer for them.
+    pub fn chunk_size(self) -> u32 {
+        match self {
+            Mode::Storage => 1 << 20,
+            Mode::Balanced | Mode::Inference => DEFAULT_CHUNK_SIZE,
+        }
+    }
 }
 
 /// How to compress.
@@ -243,41 +256,57 @@ impl Job<'_> {
         if self.twins[piece.segment].is_some() {
             return Ok(None);
         }
-        let SegmentLayout { range, element, content } = &self.layout.segments[piece.segment];
+        let segment = &self.layout.segments[piece.segment];
+        let SegmentLayout { range, element, content, .. } = segment;
         let mode = self.options.mode;
         if *content == Content::Header {
             return Ok(Some(Plan::Zstd { level: zstd_level(mode).max(HEADER_LEVEL) }));
         }
         let len = range.end - range.start;
-        let shared = self.shared.of(*element);
-        Ok(Some(if piece.range == *range {
-            Plan::of(*element, bytes, len, mode, shared)
+        let (sampled, pieces);
+        let bytes = if piece.range == *range {
+            pieces = vec![(0, bytes.len())];
+            bytes
         } else {
-            Plan::of(*element, &sample(self.source, range)?, len, mode, shared)
-        }))
+            (sampled, pieces) = sample(self.source, range)?;
+            &sampled
+        };
+        let size = element.size();
+        // Chunks of normalised elements begin with a quad.
+        let may_scale =
+            element.float_split().is_some() && (self.options.chunk_size as usize).is_multiple_of(QUAD * size);
+        let dims = segment.dims(&self.layout.tensors).filter(|_| may_scale);
+        let shape = dims.map(|dims| (pieces, Shape { elements: len / size as u64, dims }));
+        Ok(Some(Plan::of(&Sample { element: *element, bytes, len, shape }, mode, self.shared.of(*element))))
     }
 
     /// Codes a piece. `open` is the plan of the segment that it goes on with, if it does not begin one.
     fn encode(&self, piece: &Piece, open: Option<&ReadyPlan>, bytes: &[u8]) -> Result<CodedPiece> {
         let segment = &self.layout.segments[piece.segment];
         let begins = piece.range.start == segment.range.start;
-        let begun = if begins { self.plan(piece, bytes)?.map(Plan::ready) } else { None };
+        let begun = if begins { self.plan(piece, bytes)?.map(|plan| plan.ready(segment.element)) } else { None };
         // While the bytes of a segment are in the cache still to which its table was fitted.
         let encode = |plan| {
-            let chunks = bytes.par_chunks(self.options.chunk_size as usize);
-            chunks.map(|bytes| self.encode_chunk(plan, segment.element, bytes)).collect::<Result<Vec<_>>>()
+            let chunk_size = self.options.chunk_size as usize;
+            let first = |chunk: usize| {
+                (piece.range.start - segment.range.start + (chunk * chunk_size) as u64) / segment.element.size() as u64
+            };
+            let chunks = bytes.par_chunks(chunk_size).enumerate();
+            chunks
+                .map(|(chunk, bytes)| self.encode_chunk(plan, segment.element, first(chunk), bytes))
+                .collect::<Result<Vec<_>>>()
         };
         let plan = if begins { begun.as_ref().map(|(plan, _)| plan) } else { open };
         let chunks = plan.map_or(Ok(Vec::new()), encode)?;
         Ok(CodedPiece { begun, chunks })
     }
 
-    fn encode_chunk(&self, plan: &ReadyPlan, element: Element, bytes: &[u8]) -> Result<CodedChunk> {
+    fn encode_chunk(&self, plan: &ReadyPlan, element: Element, first: u64, bytes: &[u8]) -> Result<CodedChunk> {
         if self.progress.cancelled() {
             return Err(Error::new(ErrorKind::Cancelled, "cancelled"));
         }
         let (mut buffers, mut coded) = (take(&self.spare.buffers), take(&self.spare.coded));
-        let codec = chunk::encode(plan, element, bytes, &mut buffers, &mut coded);
+        let codec = chunk::encode(plan, element, first, bytes, &mut buffers, &mut coded);
         give_back(&self.spare.buffers, buffers);
         self.progress.advance(bytes.len() as u64);
         Ok(CodedChunk { codec, checksum: checksum(&coded), bytes: coded })
@@ -387,6 +416,7 @@ impl Writer<'_> {
                     chunk_size: self.job.options.chunk_size,
                     first_chunk: self.chunks_promised,
                     tables: self.store_tables(tables),
+                    scale: plan.scale().cloned(),
                 };
                 self.chunks_promised += entry.chunks();
                 (entry, Some(plan))
@@ -434,17 +464,21 @@ impl Writer<'_> {
     }
 }
 
-/// Pieces of a long segment, spread evenly over it, whole elements all.
-fn sample(source: &dyn Original, range: &Range<u64>) -> Result<Vec<u8>> {
+/// Pieces of a long segment, spread evenly over it, whole elements all; and where in it each begins, with its length.
+fn sample(source: &dyn Original, range: &Range<u64>) -> Result<(Vec<u8>, Pieces)> {
+    /// Pieces begin at multiples of it: whole quads of the largest elements that are normalised.
+    const ALIGNMENT: u64 = (QUAD * size_of::<u32>()) as u64;
     let len = range.end - range.start;
     let pieces = SAMPLE / SAMPLE_PIECE;
     let mut sample = vec![0; SAMPLE as usize];
+    let mut places = Vec::new();
     for (number, piece) in sample.chunks_exact_mut(SAMPLE_PIECE as usize).enumerate() {
         let offset = (len - SAMPLE_PIECE) / (pieces - 1) * number as u64;
-        // Elements are at most 8 bytes, and a segment starts with a whole one.
-        source.read_at(range.start + offset / 8 * 8, piece)?;
+        let offset = offset / ALIGNMENT * ALIGNMENT;
+        source.read_at(range.start + offset, piece)?;
+        places.push((offset, piece.len()));
     }
-    Ok(sample)
+    Ok((sample, places))
 }
 
 /// For each kind of floats one table made from all short segments, which need then not pay for one each.

@@ -121,7 +121,7 @@ impl Split {
         usize::from(self.width / 8)
     }
 
-    fn magnitude_bits(self) -> u8 {
+    pub(crate) fn magnitude_bits(self) -> u8 {
         self.width - u8::from(self.signed)
     }
 
@@ -168,10 +168,21 @@ impl Split {
         if self.signed { magnitude | (raw >> stored) << (self.width - 1) } else { magnitude }
     }
 
+    /// The element whose magnitude is larger by so much (modulo the number of magnitudes), its sign the same.
+    pub(crate) fn add(self, element: u32, amount: u32) -> u32 {
+        let magnitude = mask(self.magnitude_bits());
+        (element & !magnitude) | (element.wrapping_add(amount) & magnitude)
+    }
+
     /// The element whose key is `step` further (modulo the number of keys), its raw bits the same.
     pub(crate) fn move_key(self, element: u32, step: u16) -> u32 {
-        let magnitude = mask(self.magnitude_bits());
-        (element & !magnitude) | (element.wrapping_add(u32::from(step) << self.shift) & magnitude)
+        self.add(element, u32::from(step) << self.shift)
+    }
+
+    /// The element whose magnitude is larger by so many steps: the lowest of its upper 16 bits, or of all if there are no
+    /// more.
+    pub(crate) fn add_steps(self, element: u32, steps: u16) -> u32 {
+        self.add(element, u32::from(steps) << self.width.saturating_sub(16))
     }
 
     /// The same split, leaving out the low bits that are zero in every element whose bits are or-ed in `any`.

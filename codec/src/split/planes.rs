@@ -7,10 +7,8 @@
 //! first.
 
 use super::Split;
-use crate::error::Result;
 use crate::rans::LANES;
 use crate::simd::Level;
-use crate::wire::Reader;
 
 /// Bytes of a vector of 32 lanes of 16 bits.
 pub(crate) const VECTOR_BYTES: usize = LANES * 2;
@@ -159,6 +157,90 @@ fn pack(field: Field, halves: &[Words; BLOCK_GROUPS], vectors: &mut [u8]) {
     }
 }
 
+/// Adds the raw bits in `planes`, those of all groups of `out`, to elements cut by `split` that lack them: the undoing of
+/// [`write_planes`]. Low bits are added to magnitudes, modulo the number of magnitudes; signs must not be there yet.
+pub(crate) fn add_planes(planes: &[u8], split: Split, level: Level, out: &mut [u8]) {
+    assert_eq!(planes.len(), planes_len(out.len().div_ceil(LANES * split.size()), split.raw_bits()));
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level is only given where the processor has what it stands for.
+        Level::Avx2 => unsafe { add_planes_avx2(planes, split, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx512 | Level::Avx512Vbmi2 => unsafe { add_planes_avx512(planes, split, out) },
+        _ => add_planes_anyhow(planes, split, out),
+    }
+}
+
+/// [`add_planes_anyhow`], compiled for AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn add_planes_avx2(planes: &[u8], split: Split, out: &mut [u8]) {
+    add_planes_anyhow(planes, split, out);
+}
+
+/// [`add_planes_anyhow`], compiled for AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn add_planes_avx512(planes: &[u8], split: Split, out: &mut [u8]) {
+    add_planes_anyhow(planes, split, out);
+}
+
+/// The definition, of which a compiler makes whatever vectors it may use.
+#[inline(always)]
+fn add_planes_anyhow(planes: &[u8], split: Split, out: &mut [u8]) {
+    match split.width {
+        8 => add_planes_to::<1>(planes, split, out),
+        16 => add_planes_to::<2>(planes, split, out),
+        32 => add_planes_to::<4>(planes, split, out),
+        width => unreachable!("elements of {width} bits are not split"),
+    }
+}
+
+/// The same for elements of `SIZE` bytes.
+#[inline(always)]
+fn add_planes_to<const SIZE: usize>(planes: &[u8], split: Split, out: &mut [u8]) {
+    let bits = RawBits::of(split);
+    let groups = out.len().div_ceil(LANES * SIZE);
+    let fields: Vec<(Field, usize)> = fields(split.raw_bits())
+        .scan(0, |begin, field| Some((field, std::mem::replace(begin, *begin + field.bytes(groups)))))
+        .collect();
+    for (block, out) in out.chunks_mut(BLOCK_GROUPS * LANES * SIZE).enumerate() {
+        let (mut low, mut high) = ([[0; WORDS]; BLOCK_GROUPS], [[0; WORDS]; BLOCK_GROUPS]);
+        for &(field, plane) in &fields {
+            let halves = if field.at < 16 { &mut low } else { &mut high };
+            let vectors = BLOCK_GROUPS / field.groups();
+            let begin = plane + block * vectors * VECTOR_BYTES;
+            let end = (begin + vectors * VECTOR_BYTES).min(plane + field.bytes(groups));
+            unpack(field, &planes[begin..end], halves);
+        }
+        for ((group, low), high) in out.chunks_mut(LANES * SIZE).zip(&low).zip(&high) {
+            if group.len() == LANES * SIZE {
+                bits.add_to_group::<SIZE>(group, low, high);
+            } else {
+                let mut whole = [0; LANES * size_of::<u32>()];
+                whole[..group.len()].copy_from_slice(group);
+                bits.add_to_group::<SIZE>(&mut whole[..LANES * SIZE], low, high);
+                group.copy_from_slice(&whole[..group.len()]);
+            }
+        }
+    }
+}
+
+/// Puts a field of a block of groups where it belongs in their raw bits: what [`pack`] undoes.
+#[inline(always)]
+fn unpack(field: Field, vectors: &[u8], halves: &mut [Words; BLOCK_GROUPS]) {
+    let (at, mask) = ((field.at % 16) as u32, lanes(field.mask()));
+    for (groups, vector) in halves.chunks_exact_mut(field.groups()).zip(vectors.as_chunks::<VECTOR_BYTES>().0) {
+        for (number, group) in groups.iter_mut().enumerate() {
+            let shift = (number * field.width) as u32;
+            for (word, packed) in group.iter_mut().zip(vector.as_chunks().0) {
+                *word |= (u64::from_le_bytes(*packed).wrapping_shr(shift) & mask).wrapping_shl(at);
+            }
+        }
+    }
+}
+
 /// A word with `lane` in each of its lanes.
 fn lanes(lane: u16) -> u64 {
     u64::from(lane) * 0x0001_0001_0001_0001
@@ -171,6 +253,8 @@ struct RawBits {
     low_mask: u32,
     sign_shift: u32,
     sign_mask: u32,
+    /// The bits of a magnitude.
+    magnitude: u32,
 }
 
 impl RawBits {
@@ -181,6 +265,7 @@ impl RawBits {
             low_mask: (1 << stored) - 1,
             sign_shift: u32::from(split.width) - 1 - stored,
             sign_mask: u32::from(split.signed) << stored,
+            magnitude: u32::MAX >> (32 - split.magnitude_bits()),
         }
     }
 
@@ -222,46 +307,101 @@ impl RawBits {
     }
 }
 
+impl RawBits {
+    /// The elements in `word`, which lie in its lanes as `masks` (those of [`low_mask`](RawBits::low_mask),
+    /// [`sign_mask`](RawBits::sign_mask) and [`magnitude`](RawBits::magnitude)) do, with these raw bits added.
+    ///
+    /// No lane overflows into the next: a magnitude has one bit less, or none of the bits that are added.
+    #[inline(always)]
+    fn add_to_word(self, word: u64, raw: u64, masks: [u64; 3]) -> u64 {
+        let magnitudes = word.wrapping_add((raw & masks[0]).wrapping_shl(self.low_shift)) & masks[2];
+        magnitudes | (raw & masks[1]).wrapping_shl(self.sign_shift)
+    }
+
+    /// The same for a group, given the lower and the upper 16 raw bits of its elements.
+    #[inline(always)]
+    fn add_to_group<const SIZE: usize>(self, group: &mut [u8], low: &Words, high: &Words) {
+        let masks = [self.low_mask, self.sign_mask, self.magnitude];
+        match SIZE {
+            1 => {
+                let masks = masks.map(|mask| lanes(mask as u16));
+                for (four, low) in group.as_chunks_mut().0.iter_mut().zip(low) {
+                    let bytes = u64::from(u32::from_le_bytes(*four));
+                    let two_and_two = (bytes | bytes << 16) & 0x0000_ffff_0000_ffff;
+                    let lanes = (two_and_two | two_and_two << 8) & 0x00ff_00ff_00ff_00ff;
+                    let lanes = self.add_to_word(lanes, *low, masks);
+                    let two_and_two = (lanes | lanes >> 8) & 0x0000_ffff_0000_ffff;
+                    *four = ((two_and_two | two_and_two >> 16) as u32).to_le_bytes();
+                }
+            }
+            2 => {
+                let masks = masks.map(|mask| lanes(mask as u16));
+                for (four, low) in group.as_chunks_mut().0.iter_mut().zip(low) {
+                    *four = self.add_to_word(u64::from_le_bytes(*four), *low, masks).to_le_bytes();
+                }
+            }
+            _ => {
+                let masks = masks.map(|mask| u64::from(mask) * 0x0000_0001_0000_0001);
+                let quads = group.as_chunks_mut::<8>().0.as_chunks_mut::<2>().0;
+                for ((quad, low), high) in quads.iter_mut().zip(low).zip(high) {
+                    for (at, two) in quad.iter_mut().enumerate() {
+                        let raw = spread(low >> (32 * at)) | spread(high >> (32 * at)) << 16;
+                        *two = self.add_to_word(u64::from_le_bytes(*two), raw, masks).to_le_bytes();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The lower two lanes of 16 bits of `word`, each in the lower half of one of 32.
+#[inline(always)]
+fn spread(word: u64) -> u64 {
+    (word & 0xffff) | (word & 0xffff_0000) << 16
+}
+
 /// The lower 16 bits of both halves of `word`, one behind the other.
 #[inline(always)]
 fn lower_halves(word: u64) -> u64 {
     (word & 0xffff) | (word >> 16 & 0xffff_0000)
 }
 
-/// The planes of a block, to be read group by group.
-#[derive(Clone, Debug)]
-pub(crate) struct Planes<'a> {
-    /// Each field with its plane.
-    planes: Vec<(Field, &'a [u8])>,
-}
-
-impl<'a> Planes<'a> {
-    /// Takes the planes of `groups` groups off the front of `reader`.
-    pub(crate) fn read(reader: &mut Reader<'a>, groups: usize, raw_bits: u8) -> Result<Planes<'a>> {
-        let planes =
-            fields(raw_bits).map(|field| Ok((field, reader.take(field.bytes(groups))?))).collect::<Result<_>>()?;
-        Ok(Planes { planes })
-    }
-
-    /// The raw bits of the elements of a group, which is one of those that [`read`](Planes::read) took.
-    pub(crate) fn group(&self, group: usize) -> [u32; LANES] {
-        let mut raw = [0; LANES];
-        for (field, plane) in &self.planes {
-            let vector = &plane[group / field.groups() * VECTOR_BYTES..][..VECTOR_BYTES];
-            let shift = group % field.groups() * field.width;
-            for (raw, lane) in raw.iter_mut().zip(vector.as_chunks().0) {
-                *raw |= u32::from(u16::from_le_bytes(*lane) >> shift & field.mask()) << field.at;
-            }
-        }
-        raw
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::splits;
     use super::*;
+    use crate::error::Result;
+    use crate::wire::Reader;
     use proptest::prelude::*;
+
+    /// The planes of a block, to be read group by group.
+    #[derive(Clone, Debug)]
+    struct Planes<'a> {
+        /// Each field with its plane.
+        planes: Vec<(Field, &'a [u8])>,
+    }
+
+    impl<'a> Planes<'a> {
+        /// Takes the planes of `groups` groups off the front of `reader`.
+        fn read(reader: &mut Reader<'a>, groups: usize, raw_bits: u8) -> Result<Planes<'a>> {
+            let planes =
+                fields(raw_bits).map(|field| Ok((field, reader.take(field.bytes(groups))?))).collect::<Result<_>>()?;
+            Ok(Planes { planes })
+        }
+
+        /// The raw bits of the elements of a group, which is one of those that [`read`](Planes::read) took.
+        fn group(&self, group: usize) -> [u32; LANES] {
+            let mut raw = [0; LANES];
+            for (field, plane) in &self.planes {
+                let vector = &plane[group / field.groups() * VECTOR_BYTES..][..VECTOR_BYTES];
+                let shift = group % field.groups() * field.width;
+                for (raw, lane) in raw.iter_mut().zip(vector.as_chunks().0) {
+                    *raw |= u32::from(u16::from_le_bytes(*lane) >> shift & field.mask()) << field.at;
+                }
+            }
+            raw
+        }
+    }
 
     proptest! {
         #[test]
@@ -288,6 +428,23 @@ mod tests {
                     }
                 }
                 prop_assert!(left.next().is_none());
+                // And added to what the elements are without them.
+                let mut out = bytes.clone();
+                let magnitude = u32::MAX >> (32 - split.magnitude_bits());
+                for element in out.chunks_mut(size) {
+                    let mut value = [0; 4];
+                    value[..size].copy_from_slice(element);
+                    let value = u32::from_le_bytes(value) & magnitude & !((1 << split.shift) - 1);
+                    element.copy_from_slice(&value.to_le_bytes()[..size]);
+                }
+                add_planes(&wire, split, level, &mut out);
+                for (element, out) in bytes.chunks(size).zip(out.chunks(size)) {
+                    let (mut value, mut had) = ([0; 4], [0; 4]);
+                    value[..size].copy_from_slice(out);
+                    had[..size].copy_from_slice(element);
+                    let zeros = !((1u64 << split.zeros) - 1) as u32;
+                    prop_assert_eq!(u32::from_le_bytes(value), u32::from_le_bytes(had) & zeros, "{:?}", level);
+                }
             }
         }
     }

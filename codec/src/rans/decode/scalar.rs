@@ -24,15 +24,16 @@ impl Decoder {
         Decoder { slots }
     }
 
-    /// Decodes as many symbols as `symbols` is long, which is whole groups, beginning with a group of the first stream.
+    /// Decodes the symbols of groups, the first of which is number `first` of its block; `symbols` is whole groups.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when the words of a stream end before its symbols do.
-    pub(crate) fn decode(&self, block: &mut Block<'_>, symbols: &mut [Symbol]) -> Result<()> {
+    pub(crate) fn decode(&self, block: &mut Block<'_>, first: usize, symbols: &mut [Symbol]) -> Result<()> {
         assert!(symbols.len().is_multiple_of(LANES));
-        for (group, symbols) in symbols.chunks_exact_mut(LANES).enumerate() {
+        for (group, symbols) in (first..).zip(symbols.chunks_exact_mut(LANES)) {
             let stream = group % block.streams;
-            let mut words = &block.words[block.next[stream]..block.ends[stream]];
+            // A damaged stream of which other decoders took too much may end before it begins.
+            let mut words = block.words.get(block.next[stream]..block.ends[stream]).ok_or_else(stream_error)?;
             for (state, symbol) in block.states[stream].iter_mut().zip(symbols) {
                 let meaning = self.slots[(*state % TOTAL) as usize];
                 *symbol = meaning as Symbol;
@@ -84,17 +85,22 @@ mod tests {
         )
     }
 
+    fn encode(table: &Table, symbols: &[Symbol], streams: usize, carried: &[u8], out: &mut Vec<u8>) {
+        let encoder = Encoder::new(table);
+        Encoder::encode(Level::Scalar, &[(&encoder, symbols.len())], symbols, streams, carried, &mut Vec::new(), out);
+    }
+
     proptest! {
         #[test]
         fn symbols_and_carried_bytes_come_back((table, symbols, streams) in symbols(), carried: Vec<u8>) {
             let mut coded = Vec::new();
             let carried = &carried[..carried.len().min(streams * CARRIED_PER_STREAM)];
-            Encoder::new(&table).encode(Level::Scalar, &symbols, streams, carried, &mut Vec::new(), &mut coded);
+            encode(&table, &symbols, streams, carried, &mut coded);
             let mut reader = Reader::new(&coded);
             let mut block = Block::read(&mut reader, streams).unwrap();
             reader.finish().unwrap();
             let mut decoded = vec![0; symbols.len()];
-            Decoder::new(&table).decode(&mut block, &mut decoded).unwrap();
+            Decoder::new(&table).decode(&mut block, 0, &mut decoded).unwrap();
             let came_back = block.finish().unwrap();
             prop_assert_eq!(decoded, symbols);
             prop_assert_eq!(&came_back[..carried.len()], carried);
@@ -106,13 +112,13 @@ mod tests {
             (table, symbols, streams) in symbols(), at: prop::sample::Index, bit in 0..8u32, cut: prop::sample::Index,
         ) {
             let mut coded = Vec::new();
-            Encoder::new(&table).encode(Level::Scalar, &symbols, streams, &[], &mut Vec::new(), &mut coded);
+            encode(&table, &symbols, streams, &[], &mut coded);
             let at = at.index(coded.len());
             coded[at] ^= 1u8 << bit;
             for coded in [&coded[..], &coded[..cut.index(coded.len())]] {
                 if let Ok(mut block) = Block::read(&mut Reader::new(coded), streams) {
                     let mut decoded = vec![0; symbols.len()];
-                    let _ = Decoder::new(&table).decode(&mut block, &mut decoded);
+                    let _ = Decoder::new(&table).decode(&mut block, 0, &mut decoded);
                     prop_assert!(decoded.iter().all(|&s| usize::from(s) < table.keys().len()));
                 }
             }
@@ -128,7 +134,7 @@ mod tests {
         let exact: f64 =
             table.frequencies().iter().map(|&f| f64::from(f) * 8.0 * (12.0 - f64::from(f).log2()) / 8.0).sum();
         let mut coded = Vec::new();
-        Encoder::new(&table).encode(Level::Scalar, &symbols, 1, &[], &mut Vec::new(), &mut coded);
+        encode(&table, &symbols, 1, &[], &mut coded);
         let overhead = coded.len() as f64 - exact;
         assert!((0.0..160.0).contains(&overhead), "{} bytes for {exact:.0}", coded.len());
     }
@@ -138,12 +144,12 @@ mod tests {
         let table = Table::fit(&[1, 2, 3]).unwrap();
         let symbols = vec![0; 64 * LANES];
         let mut coded = Vec::new();
-        Encoder::new(&table).encode(Level::Scalar, &symbols, 1, &[], &mut Vec::new(), &mut coded);
+        encode(&table, &symbols, 1, &[], &mut coded);
         let block = Block::read(&mut Reader::new(&coded), 1).unwrap();
         let decoder = Decoder::new(&table);
         let decode = |groups| {
             let mut block = block.clone();
-            decoder.decode(&mut block, &mut vec![0; groups * LANES]).and_then(|()| block.finish())
+            decoder.decode(&mut block, 0, &mut vec![0; groups * LANES]).and_then(|()| block.finish())
         };
         decode(64).unwrap();
         decode(65).unwrap_err();

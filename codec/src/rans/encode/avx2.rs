@@ -2,7 +2,6 @@
 
 use std::arch::x86_64::*;
 
-use super::inverse::inverse;
 use super::{Encoder, States};
 use crate::rans::table::MAX_SYMBOLS;
 use crate::rans::{FREQUENCY_BITS, LANES, MAX_STREAMS, Symbol, TOTAL};
@@ -18,35 +17,17 @@ pub(super) fn encode(
     streams: usize,
     states: &mut States,
     words: &mut [u16],
-) -> [usize; MAX_STREAMS] {
-    let tables = Tables::new(encoder);
+    begins: &mut [usize; MAX_STREAMS],
+) {
     let part = words.len() / streams;
-    let mut begins = [part; MAX_STREAMS];
     for (group, symbols) in symbols.as_chunks::<LANES>().0.iter().enumerate().rev() {
         let stream = group % streams;
         let words = &mut words[stream * part..][..part];
         let states = states[stream].as_chunks_mut::<QUARTER>().0;
         // The upper lanes first, so that the words of all lie in the order of their lanes.
         for (symbols, state) in symbols.as_chunks::<QUARTER>().0.iter().zip(states).rev() {
-            begins[stream] = step(&tables, symbols, state, words, begins[stream]);
+            begins[stream] = step(encoder, symbols, state, words, begins[stream]);
         }
-    }
-    begins
-}
-
-/// What coding takes, by symbol.
-struct Tables<'a> {
-    /// See [`Encoder::codings`].
-    codings: [u32; MAX_SYMBOLS],
-    /// See [`inverse`].
-    inverses: [f32; MAX_SYMBOLS],
-    /// The slots by rank. A gather reads 32 bits at each, so there is one more than can be asked for.
-    slots: &'a [u16; TOTAL as usize + 1],
-}
-
-impl<'a> Tables<'a> {
-    fn new(encoder: &'a Encoder) -> Tables<'a> {
-        Tables { codings: encoder.codings(), inverses: encoder.frequency.map(inverse), slots: &encoder.slots }
     }
 }
 
@@ -55,7 +36,7 @@ impl<'a> Tables<'a> {
 #[inline]
 #[target_feature(enable = "avx2,popcnt")]
 fn step(
-    tables: &Tables<'_>,
+    encoder: &Encoder,
     symbols: &[Symbol; QUARTER],
     lanes: &mut [u32; QUARTER],
     words: &mut [u16],
@@ -66,9 +47,9 @@ fn step(
     let symbols = _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(symbols.as_ptr().cast()) });
     let symbols = _mm256_and_si256(symbols, _mm256_set1_epi32(MAX_SYMBOLS as i32 - 1));
     // SAFETY: the mask keeps what is gathered in the tables.
-    let coding = unsafe { _mm256_i32gather_epi32::<4>(tables.codings.as_ptr().cast(), symbols) };
+    let coding = unsafe { _mm256_i32gather_epi32::<4>(encoder.packed_codings.as_ptr().cast(), symbols) };
     // SAFETY: as above.
-    let inverse = unsafe { _mm256_i32gather_ps::<4>(tables.inverses.as_ptr(), symbols) };
+    let inverse = unsafe { _mm256_i32gather_ps::<4>(encoder.inverses.as_ptr(), symbols) };
     let frequency = _mm256_srli_epi32::<16>(coding);
     // SAFETY: `lanes` is as long as a vector.
     let state = unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) };
@@ -96,7 +77,7 @@ fn step(
     // The mask takes the frequency away.
     let index = _mm256_and_si256(_mm256_add_epi32(coding, rank), _mm256_set1_epi32(TOTAL as i32 - 1));
     // SAFETY: an index is below `TOTAL`, by the mask, and `slots` has one slot more, so that 32 bits can be read there.
-    let slots = unsafe { _mm256_i32gather_epi32::<2>(tables.slots.as_ptr().cast(), index) };
+    let slots = unsafe { _mm256_i32gather_epi32::<2>(encoder.slots.as_ptr().cast(), index) };
     let next = _mm256_or_si256(_mm256_slli_epi32::<{ FREQUENCY_BITS as i32 }>(high), _mm256_and_si256(slots, low_word));
     // SAFETY: `lanes` is as long as a vector.
     unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), next) };

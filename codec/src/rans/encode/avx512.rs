@@ -2,7 +2,6 @@
 
 use std::arch::x86_64::*;
 
-use super::inverse::inverse;
 use super::{Encoder, States};
 use crate::rans::table::MAX_SYMBOLS;
 use crate::rans::{FREQUENCY_BITS, LANES, MAX_STREAMS, Symbol, TOTAL};
@@ -21,12 +20,13 @@ pub(super) fn encode(
     streams: usize,
     states: &mut States,
     words: &mut [u16],
-) -> [usize; MAX_STREAMS] {
+    begins: &mut [usize; MAX_STREAMS],
+) {
     match streams {
-        1 => encode_streams::<1>(encoder, symbols, states, words),
-        2 => encode_streams::<2>(encoder, symbols, states, words),
-        3 => encode_streams::<3>(encoder, symbols, states, words),
-        _ => encode_streams::<MAX_STREAMS>(encoder, symbols, states, words),
+        1 => encode_streams::<1>(encoder, symbols, states, words, begins),
+        2 => encode_streams::<2>(encoder, symbols, states, words, begins),
+        3 => encode_streams::<3>(encoder, symbols, states, words, begins),
+        _ => encode_streams::<MAX_STREAMS>(encoder, symbols, states, words, begins),
     }
 }
 
@@ -39,10 +39,11 @@ fn encode_streams<const STREAMS: usize>(
     symbols: &[Symbol],
     states: &mut States,
     words: &mut [u16],
-) -> [usize; MAX_STREAMS] {
+    all_begins: &mut [usize; MAX_STREAMS],
+) {
     let tables = Tables::new(encoder);
     let part = words.len() / STREAMS;
-    let mut begins = [part; MAX_STREAMS];
+    let mut begins = *all_begins;
     let mut vectors: [[__m512i; 2]; STREAMS] = std::array::from_fn(|stream| {
         let halves = states[stream].as_chunks::<HALF>().0;
         [load(&halves[0]), load(&halves[1])]
@@ -75,7 +76,7 @@ fn encode_streams<const STREAMS: usize>(
             unsafe { _mm512_storeu_si512(half.as_mut_ptr().cast(), vector) };
         }
     }
-    begins
+    *all_begins = begins;
 }
 
 #[inline]
@@ -87,9 +88,9 @@ fn load(half: &[u32; HALF]) -> __m512i {
 
 /// What coding takes, by symbol.
 struct Tables<'a> {
-    /// See [`Encoder::codings`].
+    /// See [`Encoder`].
     coding: Registers,
-    /// See [`inverse`], as bits.
+    /// The same, as bits.
     inverse: Registers,
     /// The slots by rank. A gather reads 32 bits at each, so there is one more than can be asked for.
     slots: &'a [u16; TOTAL as usize + 1],
@@ -99,8 +100,8 @@ impl<'a> Tables<'a> {
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn new(encoder: &'a Encoder) -> Tables<'a> {
-        let inverse = encoder.frequency.map(|frequency| inverse(frequency).to_bits());
-        Tables { coding: registers(&encoder.codings()), inverse: registers(&inverse), slots: &encoder.slots }
+        let inverses = encoder.inverses.map(f32::to_bits);
+        Tables { coding: registers(&encoder.packed_codings), inverse: registers(&inverses), slots: &encoder.slots }
     }
 }
 

@@ -16,9 +16,13 @@ use crate::wire::Put;
 /// A [`Table`] made ready to encode: from a symbol and a rank to the slot. Symbols that the table lacks have frequency 0.
 #[derive(Clone, Debug)]
 pub(crate) struct Encoder {
-    frequency: [u16; MAX_SYMBOLS],
-    /// Where the slots of a symbol begin in `slots`.
-    first: [u16; MAX_SYMBOLS],
+    codings: [scalar::Coding; MAX_SYMBOLS],
+    /// For each symbol where its slots begin, in the lower 16 bits, and its frequency in the upper ones.
+    #[cfg(target_arch = "x86_64")]
+    packed_codings: [u32; MAX_SYMBOLS],
+    /// See [`inverse::inverse`].
+    #[cfg(target_arch = "x86_64")]
+    inverses: [f32; MAX_SYMBOLS],
     /// The slots of symbol 0 by rank, then those of symbol 1, and so on, and one more that means nothing.
     slots: Box<[u16; TOTAL as usize + 1]>,
 }
@@ -41,23 +45,25 @@ impl Encoder {
             let (symbol, rank) = alias.look_up(slot);
             slots[usize::from(first[usize::from(symbol)] + rank)] = slot;
         }
-        Encoder { frequency, first, slots }
-    }
-
-    /// For each symbol where its slots begin, in the lower 16 bits, and its frequency in the upper ones.
-    #[cfg(target_arch = "x86_64")]
-    fn codings(&self) -> [u32; MAX_SYMBOLS] {
-        std::array::from_fn(|symbol| u32::from(self.first[symbol]) | u32::from(self.frequency[symbol]) << 16)
+        Encoder {
+            codings: std::array::from_fn(|symbol| scalar::Coding::new(frequency[symbol], first[symbol])),
+            #[cfg(target_arch = "x86_64")]
+            packed_codings: std::array::from_fn(|at| u32::from(first[at]) | u32::from(frequency[at]) << 16),
+            #[cfg(target_arch = "x86_64")]
+            inverses: frequency.map(inverse::inverse),
+            slots,
+        }
     }
 
     /// Appends a block to `out`: the number of words of each stream, the states of all lanes of all streams, the words
     /// of all streams.
     ///
-    /// `symbols` are whole groups, each symbol one of the table's; `streams` is 1 to [`MAX_STREAMS`]; the states carry
+    /// `symbols` are whole groups in *spans*, each with its encoder and its length in symbols, each symbol one of that table's;
+    /// a span but the last is as many groups for each stream. `streams` is 1 to [`MAX_STREAMS`]; the states carry
     /// `carried`, at most [`CARRIED_PER_STREAM`] bytes for each stream. `words` is memory to work in.
     pub(crate) fn encode(
-        &self,
         level: Level,
+        spans: &[(&Encoder, usize)],
         symbols: &[Symbol],
         streams: usize,
         carried: &[u8],
@@ -73,15 +79,26 @@ impl Encoder {
         // A symbol emits a word at most.
         let most = (symbols.len() / LANES).div_ceil(streams) * LANES;
         words.resize(most * streams, 0);
-        let begins = match level {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a level is only given where the processor has what it stands for.
-            Level::Avx512 | Level::Avx512Vbmi2 => unsafe { avx512::encode(self, symbols, streams, &mut states, words) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Level::Avx2 => unsafe { avx2::encode(self, symbols, streams, &mut states, words) },
-            _ => scalar::encode(self, symbols, streams, &mut states, words),
-        };
+        let mut begins = [most; MAX_STREAMS];
+        let mut end = spans.iter().map(|span| span.1).sum();
+        assert_eq!(end, symbols.len());
+        // rANS is last in, first out.
+        for &(encoder, len) in spans.iter().rev() {
+            let symbols = &symbols[end - len..end];
+            end -= len;
+            assert!(end.is_multiple_of(streams * LANES), "a span begins with a group of the first stream");
+            match level {
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 | Level::Avx512Vbmi2 => {
+                    // SAFETY: a level is only given where the processor has what it stands for.
+                    unsafe { avx512::encode(encoder, symbols, streams, &mut states, words, &mut begins) }
+                }
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Level::Avx2 => unsafe { avx2::encode(encoder, symbols, streams, &mut states, words, &mut begins) },
+                _ => scalar::encode(encoder, symbols, streams, &mut states, words, &mut begins),
+            }
+        }
         let words = (0..streams).map(|stream| &words[stream * most + begins[stream]..(stream + 1) * most]);
         for words in words.clone() {
             out.put_u32(words.len() as u32);
@@ -125,7 +142,7 @@ mod tests {
             let encode = |level| {
                 // Behind what is there already, with words left by another block.
                 let (mut words, mut out) = (vec![0xaaaa; 100], vec![1, 2, 3]);
-                encoder.encode(level, &symbols, streams, carried, &mut words, &mut out);
+                Encoder::encode(level, &[(&encoder, symbols.len())], &symbols, streams, carried, &mut words, &mut out);
                 out
             };
             for level in Level::available() {

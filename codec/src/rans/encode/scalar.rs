@@ -5,8 +5,8 @@ use crate::rans::table::MAX_SYMBOLS;
 use crate::rans::{FREQUENCY_BITS, LANES, MAX_STREAMS, Symbol, TOTAL};
 
 /// What coding a symbol takes.
-#[derive(Clone, Copy, Debug, Default)]
-struct Coding {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Coding {
     /// See [`reciprocal`].
     reciprocal: u64,
     frequency: u32,
@@ -26,30 +26,30 @@ fn reciprocal(frequency: u16) -> u64 {
     (1u64 << RECIPROCAL_SHIFT).div_ceil(u64::from(frequency))
 }
 
+impl Coding {
+    pub(super) fn new(frequency: u16, first: u16) -> Coding {
+        let reciprocal = if frequency > 0 { reciprocal(frequency) } else { 0 };
+        Coding { reciprocal, frequency: u32::from(frequency), first: u32::from(first) }
+    }
+}
+
 /// Codes `symbols`, whole groups, the last first, since rANS is last in, first out. The words of stream `s` are written
-/// to the `s`-th of `streams` equal parts of `words`, from its end to its front; returns where in its part each begins.
+/// to the `s`-th of `streams` equal parts of `words`, to its front from where it begins; `begins` says where that is.
 pub(super) fn encode(
     encoder: &Encoder,
     symbols: &[Symbol],
     streams: usize,
     states: &mut States,
     words: &mut [u16],
-) -> [usize; MAX_STREAMS] {
-    let mut codings = [Coding::default(); MAX_SYMBOLS];
-    for (coding, (&frequency, &first)) in codings.iter_mut().zip(encoder.frequency.iter().zip(&encoder.first)) {
-        if frequency > 0 {
-            let (reciprocal, frequency, first) = (reciprocal(frequency), u32::from(frequency), u32::from(first));
-            *coding = Coding { reciprocal, frequency, first };
-        }
-    }
+    begins: &mut [usize; MAX_STREAMS],
+) {
     let part = words.len() / streams;
-    let mut begins = [part; MAX_STREAMS];
     for (group, symbols) in symbols.chunks_exact(LANES).enumerate().rev() {
         let stream = group % streams;
         let words = &mut words[stream * part..][..part];
         let (states, begin) = (&mut states[stream], &mut begins[stream]);
         for (state, &symbol) in states.iter_mut().zip(symbols).rev() {
-            let Coding { reciprocal, frequency, first } = codings[usize::from(symbol) % MAX_SYMBOLS];
+            let Coding { reciprocal, frequency, first } = encoder.codings[usize::from(symbol) % MAX_SYMBOLS];
             // Above this the next state would not fit in 32 bits. Whether it is so is close to a coin's toss: a word
             // that is written and not kept costs less than a branch.
             let emits = *state >> (32 - FREQUENCY_BITS) >= frequency;
@@ -62,7 +62,6 @@ pub(super) fn encode(
             *state = (high << FREQUENCY_BITS) | u32::from(slot);
         }
     }
-    begins
 }
 
 #[cfg(test)]

@@ -1,528 +1,449 @@
-//! Decoding and merging with AVX-512 VBMI2.
+//! Decoding and merging with AVX-512 VBMI2, a quad at a time: its four groups belong to four streams, or to fewer in turn.
 //!
-//! Groups are merged *in pairs*, as [`step`] decodes them: a vector has one byte of each element of the first group in
-//! its even bytes and of the second in its odd ones. Each of the bytes of an element is put together on its own from
-//! the key's share of it, looked up by symbol, and from the pieces of raw bits that belong there, each with one
-//! `vpmultishiftqb`, which brings any eight adjacent bits to each byte, and one mask.
+//! Keys come out of the entropy decoder in lanes of 16 bits, as the upper 16 bits of an element have them. Raw bits are
+//! shifted and masked into the same lanes, field by field; elements of 32 bits have a second vector for their lower
+//! halves. All arithmetic of normalisation is in the upper 16 bits.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
-use super::pieces::{self, for_each_piece};
 use super::prepared::Prepared;
-use super::{Kernel, Layout, PAIR};
+use super::{Kernel, Layout, Scaled};
+use crate::chunk::scale::QUAD;
 use crate::error::Result;
-use crate::rans::decode::avx512vbmi2::{self as step, Bytes, Decoder, Lanes, ODD, Tables};
+use crate::rans::decode::avx512vbmi2::{Decoder, Lanes, Tables};
 use crate::rans::decode::{Block, GROUP_WORDS_BYTES, stream_error};
-use crate::rans::{LANES, MAX_STREAMS, Symbol, Table};
+use crate::rans::{LANES, Table};
 use crate::split::Split;
-use crate::split::planes::VECTOR_BYTES;
+use crate::split::planes::{MAX_FIELDS, VECTOR_BYTES};
 
-/// The longest element in bytes.
-const MAX_SIZE: usize = 4;
+/// The widths of fields, each at its place in the arrays below.
+const WIDTHS: [usize; MAX_FIELDS] = [16, 8, 4, 2, 1];
 
-/// A piece of raw bits in a byte of the elements of a pair.
-#[derive(Clone, Copy, Debug)]
-struct Piece {
-    /// Which plane it comes from.
-    field: usize,
-    /// So many pairs share a vector of the plane, as a power of two; 0 too when each group has a vector of its own.
-    log_pairs: u32,
-    /// When each group has a vector of its own: the bytes of the second group.
-    second: Option<__mmask64>,
-    /// From which bit of its 64 each byte takes eight, for each of the pairs that share a vector.
-    from: [Bytes; 8],
-    /// Which bits of a byte belong to the piece.
-    mask: Bytes,
-}
+/// Groups of a quad.
+const GROUPS: usize = QUAD / LANES;
 
-/// How the lower 16 bits of an element of 32 come about.
-mod low_half {
-    /// They are zero.
-    pub(super) const ZERO: u8 = 0;
-    /// They are a plane.
-    pub(super) const PLANE: u8 = 1;
-    /// Byte by byte, as the upper ones do.
-    pub(super) const BYTES: u8 = 2;
-}
-
-/// What elements of a certain split are put together from.
-#[derive(Debug)]
-struct Merge {
-    /// The share of the key in each byte of an element, by symbol.
-    keys: [Bytes; MAX_SIZE],
-    /// The pieces of all bytes.
-    pieces: Vec<Piece>,
-    /// Those of each byte.
-    of_byte: [Range<usize>; MAX_SIZE],
-    /// One of [`low_half`].
-    low_half: u8,
-}
-
-impl Merge {
-    /// Whether `byte` of an element of `size` bytes is held with the second group in the even bytes, as
-    /// [`step::parted`] wants lower bytes.
-    fn exchanged(byte: usize, size: usize) -> bool {
-        size > 1 && byte.is_multiple_of(2)
-    }
-
-    fn prepare(&mut self, split: Split, table: &Table) {
-        let size = usize::from(split.width / 8);
-        for (byte, keys) in self.keys.iter_mut().enumerate() {
-            for (share, &key) in keys.0.iter_mut().zip(table.keys()) {
-                *share = (u64::from(key) << split.shift >> (8 * byte)) as u8;
-            }
-        }
-        self.low_half = low_half::BYTES;
-        if size == 4 && split.shift >= 16 {
-            // The key is in the upper half.
-            let (mut whole, mut none) = (false, true);
-            for_each_piece(split, 16, |piece| {
-                whole |= (piece.to, piece.bits) == (0, 16);
-                none &= piece.to >= 16;
-            });
-            if none {
-                self.low_half = low_half::ZERO;
-            } else if whole {
-                self.low_half = low_half::PLANE;
-            }
-        }
-        self.pieces.clear();
-        // Smaller elements lack the upper bytes that those before may have had.
-        self.of_byte = std::array::from_fn(|_| 0..0);
-        for byte in 0..size {
-            let start = self.pieces.len();
-            for_each_piece(split, 8, |piece| {
-                if piece.to / 8 == byte {
-                    self.pieces.push(Piece::new(piece, Merge::exchanged(byte, size)));
-                }
-            });
-            self.of_byte[byte] = start..self.pieces.len();
-        }
-    }
-}
-
-impl Piece {
-    fn new(piece: pieces::Piece, exchanged: bool) -> Piece {
-        let bit = piece.to % 8;
-        let own_vectors = piece.width == 16;
-        let log_pairs = if own_vectors { 0 } else { (8 / piece.width).ilog2() };
-        let mut from = [Bytes([0; 64]); 8];
-        for (pair, from) in from.iter_mut().enumerate().take(1 << log_pairs) {
-            let group = |second| if own_vectors { 0 } else { (2 * pair + usize::from(second)) * piece.width };
-            // Eight bits around those that it is about, which come to be where they belong; of 64, the first of which
-            // follows the last.
-            let start = |lane, byte| 64 + 16 * lane + group((byte == 1) != exchanged) + piece.from - bit;
-            let of_lanes: [u8; 8] = std::array::from_fn(|at| (start(at / 2, at % 2) % 64) as u8);
-            from.0.as_chunks_mut().0.fill(of_lanes);
-        }
-        let mask = ((1u16 << piece.bits) - 1) << bit;
-        Piece {
-            field: piece.field,
-            log_pairs,
-            second: own_vectors.then_some(if exchanged { !ODD } else { ODD }),
-            from,
-            mask: Bytes([mask as u8; 64]),
-        }
-    }
-}
-
-/// The planes, without their length.
-#[derive(Clone, Copy, Debug)]
-struct Planes<'a> {
-    start: *const u8,
-    layout: &'a Layout,
-}
-
-/// [`Merge`] with what fits in registers.
-#[derive(Clone, Copy, Debug)]
-struct Merger<'a> {
-    keys: [__m512i; MAX_SIZE],
-    pieces: [&'a [Piece]; MAX_SIZE],
-}
-
-impl<'a> Merger<'a> {
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn load(merge: &'a Merge) -> Merger<'a> {
-        let keys = [merge.keys[0].load(), merge.keys[1].load(), merge.keys[2].load(), merge.keys[3].load()];
-        Merger { keys, pieces: merge.of_byte.clone().map(|range| &merge.pieces[range]) }
-    }
-
-    /// Makes the elements of a pair.
-    ///
-    /// # Safety
-    /// `planes` hold the vectors of `pair` at the places that the layout says, and `PAIR * SIZE` bytes can be written at
-    /// `out`.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2")]
-    unsafe fn pair<const SIZE: usize, const LOW_HALF: u8>(
-        &self,
-        symbols: __m512i,
-        planes: Planes<'_>,
-        pair: usize,
-        out: *mut u8,
-    ) {
-        // SAFETY: the caller's promise; each store is one of a pair's `PAIR * SIZE` bytes.
-        unsafe {
-            let store = |at: usize, vector| _mm512_storeu_si512(out.add(at * 64).cast(), vector);
-            if SIZE == 1 {
-                let elements = self.byte(0, symbols, planes, pair);
-                store(0, _mm512_permutexvar_epi8(one_after_the_other(), elements));
-                return;
-            }
-            let exchanged = step::exchanged(symbols);
-            let upper =
-                step::parted(self.byte(SIZE - 1, symbols, planes, pair), self.byte(SIZE - 2, exchanged, planes, pair));
-            if SIZE == 2 {
-                store(0, upper[0]);
-                store(1, upper[1]);
-                return;
-            }
-            let lower = match LOW_HALF {
-                low_half::ZERO => [_mm512_setzero_si512(); 2],
-                low_half::PLANE => {
-                    // A plane of 16 bits is always the first.
-                    let vectors = planes.start.add(pair * 2 * VECTOR_BYTES);
-                    [_mm512_loadu_si512(vectors.cast()), _mm512_loadu_si512(vectors.add(VECTOR_BYTES).cast())]
-                }
-                _ => step::parted(self.byte(1, symbols, planes, pair), self.byte(0, exchanged, planes, pair)),
-            };
-            for group in 0..2 {
-                let [first, second] = interleaved(lower[group], upper[group]);
-                store(2 * group, first);
-                store(2 * group + 1, second);
-            }
-        }
-    }
-
-    /// A byte of the elements of a pair.
-    ///
-    /// # Safety
-    /// As [`pair`](Merger::pair).
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2")]
-    unsafe fn byte(&self, byte: usize, symbols: __m512i, planes: Planes<'_>, pair: usize) -> __m512i {
-        let mut bytes = _mm512_permutexvar_epi8(symbols, self.keys[byte]);
-        for piece in self.pieces[byte] {
-            // SAFETY: the vectors of the pair are where the layout says.
-            let bits = unsafe {
-                let plane = planes.start.add(planes.layout.offsets[piece.field]);
-                let from = piece.from[pair & ((1 << piece.log_pairs) - 1)].load();
-                if let Some(second) = piece.second {
-                    let vectors = plane.add(2 * pair * VECTOR_BYTES);
-                    let first = _mm512_multishift_epi64_epi8(from, _mm512_loadu_si512(vectors.cast()));
-                    let vector = _mm512_loadu_si512(vectors.add(VECTOR_BYTES).cast());
-                    _mm512_mask_multishift_epi64_epi8(first, second, from, vector)
-                } else {
-                    let vector = _mm512_loadu_si512(plane.add((pair >> piece.log_pairs) * VECTOR_BYTES).cast());
-                    _mm512_multishift_epi64_epi8(from, vector)
-                }
-            };
-            // bytes | bits & mask
-            bytes = _mm512_ternarylogic_epi32(bytes, bits, piece.mask.load(), 0xf8);
-        }
-        bytes
-    }
-}
-
-/// The permutation that puts the even bytes before the odd ones.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn one_after_the_other() -> __m512i {
-    const ORDER: Bytes = {
-        let mut order = [0; 64];
-        let mut at = 0;
-        while at < 64 {
-            order[at] = (at % 32 * 2 + at / 32) as u8;
-            at += 1;
-        }
-        Bytes(order)
-    };
-    ORDER.load()
-}
-
-/// The permutation that undoes [`one_after_the_other`].
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn in_turn() -> __m512i {
-    const ORDER: Bytes = {
-        let mut order = [0; 64];
-        let mut at = 0;
-        while at < 64 {
-            order[at] = (at / 2 + at % 2 * 32) as u8;
-            at += 1;
-        }
-        Bytes(order)
-    };
-    ORDER.load()
-}
-
-/// The 32 elements of 32 bits with these halves.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn interleaved(lower: __m512i, upper: __m512i) -> [__m512i; 2] {
-    // Four elements in each 128 bits: 0 to 3, 8 to 11, ... and 4 to 7, 12 to 15, ...
-    let (even, odd) = (_mm512_unpacklo_epi16(lower, upper), _mm512_unpackhi_epi16(lower, upper));
-    [
-        _mm512_permutex2var_epi64(even, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), odd),
-        _mm512_permutex2var_epi64(even, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), odd),
-    ]
+/// Whether the kernel decodes elements that are cut like this, in such a block.
+pub(super) fn can(split: Split, block: &Block<'_>) -> bool {
+    // The key must lie in the upper 16 bits, and a quad in each stream as often.
+    (split.width <= 16 || split.shift >= 16) && block.streams != 3
 }
 
 /// What the elements of a block are decoded with.
 #[derive(Debug)]
 pub(super) struct Vbmi2 {
-    tables: Prepared<Option<Tables>>,
-    merge: Merge,
+    /// For each position that keys are shifted to, since tables hold shifted ones.
+    tables: [Prepared<Tables>; 16],
+    split: Split,
 }
 
 impl Vbmi2 {
     /// # Safety
     /// The processor has AVX-512 F, BW, DQ, VL, VBMI and VBMI2.
     pub(super) unsafe fn new() -> Vbmi2 {
-        let merge = Merge {
-            keys: [Bytes([0; 64]); MAX_SIZE],
-            pieces: Vec::new(),
-            of_byte: std::array::from_fn(|_| 0..0),
-            low_half: low_half::BYTES,
-        };
-        Vbmi2 { tables: Prepared::default(), merge }
+        Vbmi2 { tables: Default::default(), split: Split::of_bytes(0) }
     }
+}
+
+/// How far a key is shifted in the upper 16 bits of an element.
+fn upper_shift(split: Split) -> u32 {
+    u32::from(split.shift) - if split.width == 32 { 16 } else { 0 }
 }
 
 impl Kernel for Vbmi2 {
-    fn prepare(&mut self, split: Split, table: &Table) -> bool {
-        self.merge.prepare(split, table);
-        self.tables.prepare(table, Tables::new).is_some()
+    fn prepare(&mut self, split: Split, tables: &[Table]) {
+        self.split = split;
+        let shift = upper_shift(split);
+        self.tables[shift as usize].prepare(tables, |table| Tables::new(table, shift));
     }
 
-    fn elements(
+    fn quads(
         &self,
-        split: Split,
         block: &mut Block<'_>,
-        planes: &[u8],
-        layout: &Layout,
+        first: usize,
+        planes: Option<(&[u8], &Layout)>,
+        scaled: Option<Scaled<'_>>,
         out: &mut [u8],
     ) -> Result<()> {
-        let tables = self.tables.current().as_ref().expect("it was said that there are no symbols to decode");
-        let go = match (split.width, self.merge.low_half, block.streams) {
-            (8, _, 1) => elements::<1, { low_half::BYTES }, 1>,
-            (8, _, 2) => elements::<1, { low_half::BYTES }, 2>,
-            (8, _, 4) => elements::<1, { low_half::BYTES }, 4>,
-            (16, _, 1) => elements::<2, { low_half::BYTES }, 1>,
-            (16, _, 2) => elements::<2, { low_half::BYTES }, 2>,
-            (16, _, 4) => elements::<2, { low_half::BYTES }, 4>,
-            (32, low_half::ZERO, 1) => elements::<4, { low_half::ZERO }, 1>,
-            (32, low_half::ZERO, 2) => elements::<4, { low_half::ZERO }, 2>,
-            (32, low_half::ZERO, 4) => elements::<4, { low_half::ZERO }, 4>,
-            (32, low_half::PLANE, 1) => elements::<4, { low_half::PLANE }, 1>,
-            (32, low_half::PLANE, 2) => elements::<4, { low_half::PLANE }, 2>,
-            (32, low_half::PLANE, 4) => elements::<4, { low_half::PLANE }, 4>,
-            (32, low_half::BYTES, 1) => elements::<4, { low_half::BYTES }, 1>,
-            (32, low_half::BYTES, 2) => elements::<4, { low_half::BYTES }, 2>,
-            (32, low_half::BYTES, 4) => elements::<4, { low_half::BYTES }, 4>,
-            (width, _, streams) => unreachable!("{streams} streams of elements of {width} bits"),
-        };
-        // SAFETY: who made `self` promised that the processor has what it takes.
-        unsafe { go(tables, &self.merge, block, planes, layout, out) }
-    }
-
-    fn symbols(&self, block: &mut Block<'_>, symbols: &mut [Symbol]) -> Result<()> {
-        match self.tables.current() {
-            // SAFETY: who made `self` promised that the processor has what it takes.
-            Some(tables) => unsafe { decode_symbols(tables, block, symbols) },
-            None => {
-                symbols.fill(0);
-                Ok(())
-            }
+        let tables = self.tables[upper_shift(self.split) as usize].current();
+        let job = Job { tables, first, planes, scaled };
+        match block.streams {
+            1 => choose::<1>(&job, self.split, block, out),
+            2 => choose::<2>(&job, self.split, block, out),
+            4 => choose::<4>(&job, self.split, block, out),
+            streams => unreachable!("{streams} streams are for the definition"),
         }
-    }
-
-    fn merge(&self, split: Split, symbols: &[Symbol], pair: usize, planes: &[u8], layout: &Layout, out: &mut [u8]) {
-        let go = match (split.width, self.merge.low_half) {
-            (8, _) => merge::<1, { low_half::BYTES }>,
-            (16, _) => merge::<2, { low_half::BYTES }>,
-            (_, low_half::ZERO) => merge::<4, { low_half::ZERO }>,
-            (_, low_half::PLANE) => merge::<4, { low_half::PLANE }>,
-            (..) => merge::<4, { low_half::BYTES }>,
-        };
-        // SAFETY: who made `self` promised that the processor has what it takes.
-        unsafe { go(&self.merge, symbols, pair, planes, layout, out) }
     }
 }
 
-/// [`Kernel::elements`] for `STREAMS` streams of elements of `SIZE` bytes.
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,popcnt")]
-fn elements<const SIZE: usize, const LOW_HALF: u8, const STREAMS: usize>(
-    tables: &Tables,
-    merge: &Merge,
-    block: &mut Block<'_>,
-    planes: &[u8],
-    layout: &Layout,
-    out: &mut [u8],
-) -> Result<()> {
-    // The pairs that are decoded together, and the bytes of words that each stream takes for them at most.
-    let at_once = STREAMS.div_ceil(2);
-    let most = 2 * at_once / STREAMS * GROUP_WORDS_BYTES;
+/// What is to be done.
+struct Job<'a> {
+    tables: &'a [Tables],
+    first: usize,
+    planes: Option<(&'a [u8], &'a Layout)>,
+    scaled: Option<Scaled<'a>>,
+}
 
-    let pairs = out.len() / (PAIR * SIZE);
-    assert!(out.len().is_multiple_of(at_once * PAIR * SIZE) && layout.groups_within(planes.len()) >= 2 * pairs);
-    let planes = Planes { start: planes.as_ptr(), layout };
-    let out = out.as_mut_ptr();
-    let decoder = Decoder::load(tables);
-    let merger = Merger::load(merge);
-    let mut lanes = [Lanes::load(&block.states[0]); STREAMS];
-    for (lanes, states) in lanes.iter_mut().zip(&block.states) {
-        *lanes = Lanes::load(states);
+impl Job<'_> {
+    /// The plane of the field of [`WIDTHS`] that has this number, if there is one.
+    fn plane(&self, number: usize) -> *const u8 {
+        let Some((bytes, layout)) = self.planes else { return std::ptr::null() };
+        let plane = layout.planes().find(|(field, _)| field.width == WIDTHS[number]);
+        plane.map_or(std::ptr::null(), |(_, offset)| bytes[offset..].as_ptr())
     }
-    let mut next: [usize; STREAMS] = block.next[..STREAMS].try_into().expect("there are so many streams");
+}
 
-    let mut pair = 0;
-    while pair < pairs {
-        let left = next.iter().map(|next| block.words.len() - next).min().expect("there is a stream");
-        let safe = (left / most * at_once).min(pairs - pair);
-        for pair in (pair..pair + safe).step_by(at_once) {
-            let words = next.map(|next| block.words.as_ptr().wrapping_add(next));
-            // SAFETY: `most` bytes are left for each stream, after all those that the pairs before can have taken. The
-            // planes and the output are long enough for all pairs, as asserted above.
-            let taken = unsafe {
-                let out = out.add(pair * PAIR * SIZE);
-                advance::<SIZE, LOW_HALF, STREAMS>(&decoder, &merger, &mut lanes, words, planes, pair, out)
-            };
-            next.iter_mut().zip(taken).for_each(|(next, taken)| *next += taken);
+/// What elements look like: a [`Split`] in as few numbers as merging needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    /// Bytes of an element.
+    size: usize,
+    /// Bits below the key that are not stored.
+    zeros: usize,
+    /// Raw bits, the sign included; none where there are no planes.
+    raw: usize,
+    signed: bool,
+}
+
+/// Common ones, for each of which there is a path: BF16; F16; F32, with 7 zero bits, with those of BF16; F8_E4M3; F8_E5M2.
+const COMMON: [Shape; 7] = {
+    const fn float(size: usize, zeros: usize, raw: usize) -> Shape {
+        Shape { size, zeros, raw, signed: true }
+    }
+    [float(2, 0, 6), float(2, 0, 9), float(4, 0, 22), float(4, 7, 15), float(4, 16, 6), float(1, 0, 2), float(1, 0, 1)]
+};
+
+/// Chooses the path for the elements, [`COMMON`] ones or any.
+fn choose<const STREAMS: usize>(job: &Job<'_>, split: Split, block: &mut Block<'_>, out: &mut [u8]) -> Result<()> {
+    let raw = if job.planes.is_some() { usize::from(split.raw_bits()) } else { 0 };
+    let shape = Shape { size: split.size(), zeros: usize::from(split.zeros), raw, signed: split.signed };
+    macro_rules! paths {
+        ($($path:literal)*) => {
+            match (COMMON.iter().position(|&common| common == shape), job.scaled.is_some()) {
+                $((Some($path), false) => quads::<STREAMS, false, $path>,
+                (Some($path), true) => quads::<STREAMS, true, $path>,)*
+                (_, false) => quads::<STREAMS, false, { COMMON.len() }>,
+                (_, true) => quads::<STREAMS, true, { COMMON.len() }>,
+            }
+        };
+    }
+    let path = paths!(0 1 2 3 4 5 6);
+    // SAFETY: jobs are made where the processor has what it takes.
+    unsafe { path(job, shape, block, out) }
+}
+
+/// The planes of a block and the shape of its elements. (Passed by value: what is reached by way of a reference does not
+/// stay in registers.)
+#[derive(Clone, Copy)]
+struct Merger {
+    /// The plane of each of [`WIDTHS`] that there is.
+    planes: [*const u8; MAX_FIELDS],
+    shape: Shape,
+}
+
+/// The vectors of planes that hold the raw bits of a quad, for each of [`WIDTHS`] that there is: the one of its first group,
+/// shifted so that this has the lowest bits.
+type Vectors = [__m512i; MAX_FIELDS];
+
+impl Merger {
+    #[inline(always)]
+    fn new(job: &Job<'_>, shape: Shape) -> Merger {
+        // Not a loop: an index that is not constant would keep it all in memory.
+        Merger { planes: [job.plane(0), job.plane(1), job.plane(2), job.plane(3), job.plane(4)], shape }
+    }
+
+    /// Loads what of the raw bits of quad number `quad` lies in one vector for all of it.
+    ///
+    /// # Safety
+    /// The processor has what the module is named after; the planes have vectors for the quad.
+    #[inline(always)]
+    unsafe fn load(self, quad: usize) -> Vectors {
+        // SAFETY: the caller's promises.
+        unsafe {
+            let vector = |field: usize, at: usize| _mm512_loadu_si512(self.planes[field].add(at * VECTOR_BYTES).cast());
+            let shifted = |vector, bits: usize| _mm512_srl_epi16(vector, _mm_cvtsi64_si128(bits as i64));
+            let zero = _mm512_setzero_si512();
+            let has = |field: usize| self.shape.raw & WIDTHS[field] != 0;
+            [
+                zero,
+                zero,
+                if has(2) { vector(2, quad) } else { zero },
+                if has(3) { shifted(vector(3, quad / 2), quad % 2 * 8) } else { zero },
+                if has(4) { shifted(vector(4, quad / 4), quad % 4 * 4) } else { zero },
+            ]
         }
-        pair += safe;
-        if safe == 0 {
-            // Not enough words to do without care: a copy of them with zeros behind.
-            let windows = next.map(|next| window(block.words, next));
-            let words = windows.each_ref().map(|window| window.as_ptr());
-            // SAFETY: a window has `most` bytes, or more; planes and output as above.
-            let taken = unsafe {
-                let out = out.add(pair * PAIR * SIZE);
-                advance::<SIZE, LOW_HALF, STREAMS>(&decoder, &merger, &mut lanes, words, planes, pair, out)
+    }
+
+    /// Puts the raw bits of a group of the quad that [`load`](Merger::load) was asked for into the 16 bits of its elements
+    /// that begin at bit `half`; `lanes` are what is there, and the second vector given has nothing but the sign, in the top
+    /// bit.
+    ///
+    /// # Safety
+    /// As [`load`](Merger::load).
+    #[inline(always)]
+    unsafe fn put(self, lanes: __m512i, vectors: Vectors, place: (usize, usize), half: usize) -> (__m512i, __m512i) {
+        // SAFETY: the caller's promises.
+        unsafe {
+            // Not a loop, which the compiler would keep, with everything in memory.
+            let lanes = (lanes, _mm512_setzero_si512());
+            let lanes = self.put_field::<0>(lanes, vectors, place, half);
+            let lanes = self.put_field::<1>(lanes, vectors, place, half);
+            let lanes = self.put_field::<2>(lanes, vectors, place, half);
+            let lanes = self.put_field::<3>(lanes, vectors, place, half);
+            self.put_field::<4>(lanes, vectors, place, half)
+        }
+    }
+
+    /// The same for one of [`WIDTHS`], if there is such a field.
+    ///
+    /// # Safety
+    /// As [`load`](Merger::load).
+    #[inline(always)]
+    unsafe fn put_field<const FIELD: usize>(
+        self,
+        (mut lanes, mut sign): (__m512i, __m512i),
+        vectors: Vectors,
+        (quad, group): (usize, usize),
+        half: usize,
+    ) -> (__m512i, __m512i) {
+        let Shape { size, zeros, raw, signed } = self.shape;
+        let width = WIDTHS[FIELD];
+        if raw & width == 0 {
+            return (lanes, sign);
+        }
+        // Wider fields are below it in the raw bits, narrower ones above.
+        let (at, is_last) = (raw & !(2 * width - 1), raw & (width - 1) == 0);
+        // SAFETY: the caller's promises.
+        unsafe {
+            // The vector, and where in its lanes the field is.
+            let (vector, from) = match width {
+                16 => {
+                    let vector = self.planes[FIELD].add((quad * GROUPS + group) * VECTOR_BYTES);
+                    (_mm512_loadu_si512(vector.cast()), 0)
+                }
+                8 => {
+                    let vector = self.planes[FIELD].add((quad * GROUPS + group) / 2 * VECTOR_BYTES);
+                    (_mm512_loadu_si512(vector.cast()), group % 2 * 8)
+                }
+                width => (vectors[FIELD], group * width),
             };
-            for (next, taken) in next.iter_mut().zip(taken) {
-                *next += taken;
-                if *next > block.words.len() {
-                    return Err(stream_error());
+            let bits = if is_last && signed { width - 1 } else { width };
+            let mask = ((1u32 << bits) - 1) << (at + zeros) >> half & 0xffff;
+            if mask != 0 {
+                let moved = shifted(vector, (at + zeros) as isize - (half + from) as isize);
+                // lanes | moved & mask
+                lanes = _mm512_ternarylogic_epi32(lanes, moved, _mm512_set1_epi16(mask as i16), 0xf8);
+            }
+            if is_last && signed {
+                let top = if size == 1 { 7 } else { 15 };
+                sign = shifted(vector, top - (from + width - 1) as isize);
+            }
+            (lanes, sign)
+        }
+    }
+}
+
+impl Merger {
+    /// Makes the elements of a group from their keys, what was taken from them (if `SCALED`) and their raw bits, and writes
+    /// them to `out`.
+    ///
+    /// # Safety
+    /// As [`load`](Merger::load); a group can be written at `out`.
+    #[inline(always)]
+    unsafe fn store<const SCALED: bool>(
+        self,
+        keys: __m512i,
+        taken: __m512i,
+        vectors: Vectors,
+        place: (usize, usize),
+        out: *mut u8,
+    ) {
+        // SAFETY: the caller's promises.
+        unsafe {
+            let Shape { size, signed, .. } = self.shape;
+            let half = if size == 4 { 16 } else { 0 };
+            let (mut upper, sign) = self.put(keys, vectors, place, half);
+            if SCALED {
+                upper = _mm512_add_epi16(upper, taken);
+            }
+            if signed {
+                let magnitude = _mm512_set1_epi16(if size == 1 { 0x7f } else { 0x7fff });
+                // The bits of `upper` where `magnitude` has any, else those of `sign`.
+                upper = _mm512_ternarylogic_epi32(magnitude, upper, sign, 0xca);
+            }
+            match size {
+                1 => _mm256_storeu_si256(out.cast(), _mm512_cvtepi16_epi8(upper)),
+                2 => _mm512_storeu_si512(out.cast(), upper),
+                _ => {
+                    let (lower, _) = self.put(_mm512_setzero_si512(), vectors, place, 0);
+                    let [first, second] = interleaved(lower, upper);
+                    _mm512_storeu_si512(out.cast(), first);
+                    _mm512_storeu_si512(out.add(64).cast(), second);
                 }
             }
-            pair += at_once;
         }
     }
-
-    block.next[..STREAMS].copy_from_slice(&next);
-    for (lanes, states) in lanes.iter().zip(&mut block.states) {
-        lanes.store(states);
-    }
-    Ok(())
 }
 
-/// Twice the words that a group can take, from `next` on; zeros behind the last.
-fn window(words: &[u8], next: usize) -> [u8; 2 * GROUP_WORDS_BYTES] {
-    let mut window = [0; 2 * GROUP_WORDS_BYTES];
-    let rest = &words[next..];
-    let len = rest.len().min(window.len());
-    window[..len].copy_from_slice(&rest[..len]);
-    window
-}
-
-/// Decodes and merges the groups from `pair` on: one of each stream, or two of a lone one. Gives the bytes of words that
-/// each stream took.
+/// Lanes of 16 bits moved up by so many bits, or down if that is negative.
 ///
 /// # Safety
-/// [`GROUP_WORDS_BYTES`] bytes can be read at each of `words`, or twice as many where there is one stream; for `planes`
-/// and `out` as [`Merger::pair`], for all pairs that are decoded.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,popcnt")]
-unsafe fn advance<const SIZE: usize, const LOW_HALF: u8, const STREAMS: usize>(
-    decoder: &Decoder,
-    merger: &Merger<'_>,
-    lanes: &mut [Lanes; STREAMS],
-    words: [*const u8; STREAMS],
-    planes: Planes<'_>,
-    pair: usize,
-    out: *mut u8,
-) -> [usize; STREAMS] {
-    let mut taken = [0; STREAMS];
-    // SAFETY: the caller's promises. The second group of a lone stream takes its words behind those of the first, which
-    // are no more than `GROUP_WORDS_BYTES`.
+/// The processor has what the module is named after.
+#[inline(always)]
+unsafe fn shifted(lanes: __m512i, up: isize) -> __m512i {
+    // SAFETY: the caller's promise.
     unsafe {
-        if let [lanes] = &mut lanes[..] {
-            let (first, taken_first) = decoder.one(lanes, words[0]);
-            let (second, taken_second) = decoder.one(lanes, words[0].add(taken_first));
-            taken[0] = taken_first + taken_second;
-            merger.pair::<SIZE, LOW_HALF>(step::joined(first, second), planes, pair, out);
-        } else {
-            let (lanes, _) = lanes.as_chunks_mut();
-            let (words, _) = words.as_chunks();
-            let (taken, _) = taken.as_chunks_mut();
-            for (at, (([first, second], words), taken)) in lanes.iter_mut().zip(words).zip(taken).enumerate() {
-                let symbols;
-                (symbols, *taken) = decoder.pair(first, second, *words);
-                merger.pair::<SIZE, LOW_HALF>(symbols, planes, pair + at, out.add(at * PAIR * SIZE));
-            }
-        }
+        let count = _mm_cvtsi64_si128(up.unsigned_abs() as i64);
+        if up < 0 { _mm512_srl_epi16(lanes, count) } else { _mm512_sll_epi16(lanes, count) }
     }
-    taken
 }
 
-/// [`Kernel::symbols`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,popcnt")]
-fn decode_symbols(tables: &Tables, block: &mut Block<'_>, symbols: &mut [Symbol]) -> Result<()> {
-    let decoder = Decoder::load(tables);
-    let mut lanes = [Lanes::load(&block.states[0]); MAX_STREAMS];
-    for (lanes, states) in lanes.iter_mut().zip(&block.states) {
-        *lanes = Lanes::load(states);
+/// [`Kernel::quads`] for so many streams and for elements of the [`COMMON`] shape of that number; beyond those for any.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
+fn quads<const STREAMS: usize, const SCALED: bool, const COMMON_SHAPE: usize>(
+    job: &Job<'_>,
+    shape: Shape,
+    block: &mut Block<'_>,
+    out: &mut [u8],
+) -> Result<()> {
+    let shape = if COMMON_SHAPE < COMMON.len() { COMMON[COMMON_SHAPE] } else { shape };
+    let quad_bytes = QUAD * shape.size;
+    let count = out.len() / quad_bytes;
+    assert!(out.len().is_multiple_of(quad_bytes) && (SCALED || job.tables.len() == 1));
+    if let Some((planes, layout)) = job.planes {
+        assert!(layout.groups_within(planes.len()) >= (job.first + count) * GROUPS);
     }
-    for (group, symbols) in symbols.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-        let stream = group % block.streams;
-        let next = block.next[stream];
-        let window;
-        let words = match block.words.get(next..next + GROUP_WORDS_BYTES) {
-            Some(words) => words.as_ptr(),
-            None => {
-                window = self::window(block.words, next);
-                window.as_ptr()
-            }
-        };
-        // SAFETY: both are long enough.
-        let (decoded, taken) = unsafe { decoder.one(&mut lanes[stream], words) };
-        block.next[stream] += taken;
-        if block.next[stream] > block.words.len() {
-            return Err(stream_error());
+    // The bytes of words that a stream takes for a quad at most.
+    let most = GROUPS / STREAMS * GROUP_WORDS_BYTES;
+    let merger = Merger::new(job, shape);
+    // SAFETY: the caller's promise.
+    let (mut lanes, mut decoder): ([Lanes; STREAMS], _) =
+        unsafe { (std::array::from_fn(|stream| Lanes::load(&block.states[stream])), Decoder::load(&job.tables[0])) };
+    let mut normal = job.scaled.filter(|_| SCALED).map(|scaled| {
+        let quads = &scaled.quads[job.first..job.first + count];
+        assert!(quads.iter().all(|quad| usize::from(quad.phase) < job.tables.len()));
+        let column = (scaled.column + job.first * QUAD) % scaled.columns.period();
+        Normal {
+            quads: quads.as_ptr(),
+            columns: scaled.columns.offsets().as_ptr(),
+            period: scaled.columns.period(),
+            column,
         }
-        let decoded = _mm512_cvtepi16_epi8(_mm512_and_si512(decoded, _mm512_set1_epi16(0x3f)));
-        // SAFETY: `symbols` has 32 bytes.
-        unsafe { _mm256_storeu_si256(symbols.as_mut_ptr().cast(), decoded) };
+    });
+
+    let mut done = 0;
+    while done < count {
+        let next: [usize; STREAMS] = std::array::from_fn(|stream| block.next[stream]);
+        let left = next.iter().map(|next| block.words.len() - next).min().expect("there is a stream");
+        // As many as there are words for in any case, or one, with zeros behind the words.
+        let mut windows = [[0; GROUPS * GROUP_WORDS_BYTES]; STREAMS];
+        let (starts, end) = if left >= most {
+            (next.map(|next| block.words[next..].as_ptr()), count.min(done + left / most))
+        } else {
+            for (window, next) in windows.iter_mut().zip(next) {
+                let rest = &block.words[next..];
+                let len = rest.len().min(window.len());
+                window[..len].copy_from_slice(&rest[..len]);
+            }
+            (windows.each_ref().map(|window| window.as_ptr()), done + 1)
+        };
+        // Copies that are not reached by way of a reference, to stay in registers.
+        let (mut running, mut words) = (lanes, starts);
+        while done < end {
+            // SAFETY: `words` have `most` bytes for each quad that can be decoded from them. Planes and output are long enough
+            // for all quads, as asserted above, and there are as many of `normal`.
+            unsafe {
+                let quad = job.first + done;
+                let out = out.as_mut_ptr().add(done * quad_bytes);
+                let mut offset = _mm512_setzero_si512();
+                if let Some(normal) = &normal {
+                    let scale = *normal.quads.add(done);
+                    offset = _mm512_set1_epi16(scale.offset as i16);
+                    decoder = Decoder::load(job.tables.get_unchecked(usize::from(scale.phase)));
+                }
+                let vectors = merger.load(quad);
+                // Not a loop, which the compiler might keep, with the states in memory.
+                macro_rules! group {
+                    ($group:literal) => {{
+                        let stream = $group % STREAMS;
+                        let keys = decoder.step(&mut running[stream], &mut words[stream]);
+                        let taken = match &mut normal {
+                            Some(normal) => _mm512_add_epi16(offset, normal.next_columns()),
+                            None => _mm512_setzero_si512(),
+                        };
+                        merger.store::<SCALED>(
+                            keys,
+                            taken,
+                            vectors,
+                            (quad, $group),
+                            out.add($group * LANES * shape.size),
+                        );
+                    }};
+                }
+                group!(0);
+                group!(1);
+                group!(2);
+                group!(3);
+            }
+            done += 1;
+        }
+        lanes = running;
+        for ((next, words), start) in block.next.iter_mut().zip(words).zip(starts) {
+            *next += words.addr() - start.addr();
+            if *next > block.words.len() {
+                return Err(stream_error());
+            }
+        }
     }
-    for (lanes, states) in lanes.iter().zip(&mut block.states).take(block.streams) {
-        lanes.store(states);
+    for (lanes, states) in lanes.iter().zip(&mut block.states) {
+        // SAFETY: the caller's promise.
+        unsafe { lanes.store(states) };
     }
     Ok(())
 }
 
-/// [`Kernel::merge`] for elements of `SIZE` bytes.
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2")]
-fn merge<const SIZE: usize, const LOW_HALF: u8>(
-    merge: &Merge,
-    symbols: &[Symbol],
-    first: usize,
-    planes: &[u8],
-    layout: &Layout,
-    out: &mut [u8],
-) {
-    let (symbols, rest) = symbols.as_chunks::<PAIR>();
-    assert!(rest.is_empty() && out.len() == symbols.len() * PAIR * SIZE);
-    assert!(layout.groups_within(planes.len()) / 2 >= first + symbols.len());
-    let planes = Planes { start: planes.as_ptr(), layout };
-    let merger = Merger::load(merge);
-    for ((pair, symbols), out) in (first..).zip(symbols).zip(out.chunks_exact_mut(PAIR * SIZE)) {
-        // SAFETY: `symbols` has 64 bytes; planes and output are long enough for all pairs, as asserted above.
-        unsafe {
-            let symbols = _mm512_loadu_si512(symbols.as_ptr().cast());
-            merger.pair::<SIZE, LOW_HALF>(_mm512_permutexvar_epi8(in_turn(), symbols), planes, pair, out.as_mut_ptr());
+/// How quads are normalised, with what a loop needs at hand.
+struct Normal {
+    quads: *const crate::chunk::scale::QuadScale,
+    columns: *const u16,
+    period: usize,
+    /// The column of the next element, below `period`.
+    column: usize,
+}
+
+impl Normal {
+    /// The offsets of the columns of the next group.
+    ///
+    /// # Safety
+    /// The processor has what the module is named after; there are [`LANES`] more columns than the period is long.
+    #[inline(always)]
+    unsafe fn next_columns(&mut self) -> __m512i {
+        // SAFETY: the caller's promise.
+        let offsets = unsafe { _mm512_loadu_si512(self.columns.add(self.column).cast()) };
+        self.column += LANES;
+        if self.column >= self.period {
+            // Of a short period several may have passed.
+            self.column -= self.period;
+            if self.column >= self.period {
+                self.column %= self.period;
+            }
         }
+        offsets
+    }
+}
+
+/// The 32 elements of 32 bits with these halves.
+///
+/// # Safety
+/// The processor has what the module is named after.
+#[inline(always)]
+unsafe fn interleaved(lower: __m512i, upper: __m512i) -> [__m512i; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // Four elements in each 128 bits: 0 to 3, 8 to 11, ... and 4 to 7, 12 to 15, ...
+        let (even, odd) = (_mm512_unpacklo_epi16(lower, upper), _mm512_unpackhi_epi16(lower, upper));
+        [
+            _mm512_permutex2var_epi64(even, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), odd),
+            _mm512_permutex2var_epi64(even, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), odd),
+        ]
     }
 }

@@ -1,36 +1,44 @@
 //! Decoding a block: [`scalar`] is the definition, the others do the same to many elements at once.
 //!
-//! A vectorised decoder goes over a block once: it decodes the symbols of some groups and merges them with their raw bits
-//! into elements, in registers. But the last bytes of the tail, which may be raw bits, are carried by the states and so
-//! known only when all symbols are decoded. The last few groups are therefore decoded first and merged afterwards.
+//! Elements are made in steps, each of which adds something to what is there: the key of each and what normalisation took
+//! from it, the raw bits, the sparse field, the patches. A vectorised decoder takes the first two in one, in registers. But
+//! the last bytes of the tail, which may be raw bits, are carried by the states and so known only when all keys are
+//! decoded: the last few groups get theirs afterwards.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512vbmi2;
-mod pieces;
 mod prepared;
 mod scalar;
 
 use std::ops::Range;
 
-use super::{PATCH_BYTES, carried_len};
+use super::sparse_field::SparseField;
+use super::{PATCH_BYTES, Scaled, carried_len};
+use crate::chunk::scale::{Columns, QUAD, QuadScale};
 use crate::error::{Error, Result};
 use crate::rans::decode::{Block, Carried};
-use crate::rans::{LANES, Symbol, Table};
+use crate::rans::{LANES, Table};
 use crate::simd::{self, Level};
 use crate::split::Split;
-use crate::split::planes::{BLOCK_GROUPS, Field, MAX_FIELDS, fields, planes_len};
+use crate::split::planes::{BLOCK_GROUPS, Field, MAX_FIELDS, add_planes, fields, planes_len};
 use crate::wire::Reader;
 
-/// The elements of two groups.
-const PAIR: usize = 2 * LANES;
+/// Quads whose raw bits fill whole vectors, whatever the width of a field.
+const WHOLE_VECTORS: usize = BLOCK_GROUPS * LANES / QUAD;
 
 /// Memory that decoding uses again from chunk to chunk, and what it decodes with.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     /// One byte plane of a chunk.
     pub(in crate::chunk) plane: Vec<u8>,
-    decoder: Decoder,
-    symbols: Vec<Symbol>,
+    /// The normalisation of a chunk: the codes of its runs, its quads, its columns.
+    pub(in crate::chunk) codes: Vec<i32>,
+    pub(in crate::chunk) quads: Vec<QuadScale>,
+    pub(in crate::chunk) columns: Columns,
+    level: Level,
+    scalar: scalar::Decoder,
+    #[cfg(target_arch = "x86_64")]
+    vbmi2: Option<avx512vbmi2::Vbmi2>,
     tail: Vec<u8>,
 }
 
@@ -43,33 +51,29 @@ impl Default for Scratch {
 impl Scratch {
     /// Decodes with the instructions of `level`.
     pub(crate) fn new(level: Level) -> Scratch {
-        Scratch { plane: Vec::new(), decoder: Decoder::new(level), symbols: Vec::new(), tail: Vec::new() }
-    }
-}
-
-/// How to decode.
-#[derive(Debug)]
-enum Decoder {
-    Scalar(scalar::Decoder),
-    #[cfg(target_arch = "x86_64")]
-    Vbmi2(Box<avx512vbmi2::Vbmi2>),
-}
-
-impl Decoder {
-    fn new(level: Level) -> Decoder {
-        match level {
+        Scratch {
+            plane: Vec::new(),
+            codes: Vec::new(),
+            quads: Vec::new(),
+            columns: Columns::default(),
+            level,
+            scalar: scalar::Decoder::default(),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a level is only given where the processor has what it stands for.
-            Level::Avx512Vbmi2 => Decoder::Vbmi2(Box::new(unsafe { avx512vbmi2::Vbmi2::new() })),
-            _ => Decoder::Scalar(scalar::Decoder::default()),
+            vbmi2: (level == Level::Avx512Vbmi2).then(|| unsafe { avx512vbmi2::Vbmi2::new() }),
+            tail: Vec::new(),
         }
     }
 }
 
 /// A block, taken apart but not decoded.
 struct Parts<'a, 't> {
+    /// Where elements are cut, the sparse field left out.
     split: Split,
-    table: &'t Table,
+    sparse_field: SparseField,
+    /// One, or one for each phase.
+    tables: &'t [Table],
+    scaled: Option<Scaled<'t>>,
     block: Block<'a>,
     /// How many groups its elements form.
     groups: usize,
@@ -94,47 +98,120 @@ pub(crate) fn decode(
     out: &mut [u8],
     scratch: &mut Scratch,
 ) -> Result<()> {
-    let parts = Parts::read(reader, split, tables, out.len())?;
-    let Scratch { decoder, symbols, tail, .. } = scratch;
-    match decoder {
-        Decoder::Scalar(decoder) => decoder.decode(parts, symbols, tail, out),
-        #[cfg(target_arch = "x86_64")]
-        Decoder::Vbmi2(kernel) => decode_with(&mut **kernel, parts, symbols, tail, out),
-    }
+    Parts::read(reader, split, tables, None, out.len())?.decode(out, scratch)
+}
+
+/// The same for a block of normalised elements, whose quads and columns are in `scratch`. The first element is in column
+/// `column`, and there are so many phases.
+pub(crate) fn decode_scaled(
+    reader: &mut Reader<'_>,
+    split: Split,
+    tables: &[Table],
+    (column, phases): (usize, usize),
+    out: &mut [u8],
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let (quads, columns) = (std::mem::take(&mut scratch.quads), std::mem::take(&mut scratch.columns));
+    let scaled = Scaled { quads: &quads, columns: &columns, column, phases };
+    let decoded =
+        Parts::read(reader, split, tables, Some(scaled), out.len()).and_then(|parts| parts.decode(out, scratch));
+    (scratch.quads, scratch.columns) = (quads, columns);
+    decoded
 }
 
 impl<'a, 't> Parts<'a, 't> {
     /// Takes a block of `len` bytes of elements off the front of `reader`.
-    fn read(reader: &mut Reader<'a>, split: Split, tables: &'t [Table], len: usize) -> Result<Parts<'a, 't>> {
+    fn read(
+        reader: &mut Reader<'a>,
+        split: Split,
+        tables: &'t [Table],
+        scaled: Option<Scaled<'t>>,
+        len: usize,
+    ) -> Result<Parts<'a, 't>> {
         let size = split.size();
         if !len.is_multiple_of(size) {
             return Err(Error::corrupt(format!("{len} bytes are not whole elements of {size}")));
         }
         let groups = (len / size).div_ceil(LANES);
-        let [streams, shift, zeros, reserved] = reader.array()?;
-        if reserved != 0 {
-            return Err(Error::corrupt("a reserved byte of a block is not zero"));
-        }
-        let split = split.at(shift, zeros)?;
-        let table = reader.u16()?;
-        let table = tables
-            .get(usize::from(table))
+        let [streams, shift, zeros, sparse_bits] = reader.array()?;
+        let split = split.at(shift, zeros.saturating_add(sparse_bits))?;
+        let table = usize::from(reader.u16()?);
+        let tables = tables
+            .get(table..table + scaled.map_or(1, |scaled| scaled.phases))
             .ok_or_else(|| Error::corrupt(format!("the segment has no table {table}")))?;
         let patches = usize::from(reader.u16()?);
+        let mut sparse_field = SparseField { at: zeros, width: sparse_bits, groups: 0 };
+        if sparse_bits > 0 {
+            sparse_field.groups = reader.u32()? as usize;
+            if sparse_field.groups > groups {
+                return Err(Error::corrupt("more groups have low bits of their own than there are"));
+            }
+        }
         let block = Block::read(reader, usize::from(streams))?;
+        if scaled.is_some() && block.streams == 3 {
+            return Err(Error::corrupt("a block of normalised elements has three streams"));
+        }
         let planes_len = planes_len(groups, split.raw_bits());
-        let tail_len = planes_len + patches * PATCH_BYTES;
+        let tail_len = planes_len + sparse_field.len(groups) + patches * PATCH_BYTES;
         let stored_tail = reader.take(tail_len - carried_len(tail_len, block.streams))?;
-        Ok(Parts { split, table, block, groups, planes_len, tail_len, stored_tail })
+        Ok(Parts { split, sparse_field, tables, scaled, block, groups, planes_len, tail_len, stored_tail })
     }
 
-    /// Writes the bytes of the tail in `range` to `out`; `carried` are those that follow the stored ones.
-    fn copy_tail(&self, carried: &Carried, range: Range<usize>, out: &mut [u8]) {
-        let stored = self.stored_tail.get(range.start..).unwrap_or_default();
-        let (from_stored, from_carried) = out.split_at_mut(stored.len().min(out.len()));
-        from_stored.copy_from_slice(&stored[..from_stored.len()]);
-        let start = range.start.max(self.stored_tail.len()) - self.stored_tail.len();
-        from_carried.copy_from_slice(&carried[start..][..from_carried.len()]);
+    fn decode(mut self, out: &mut [u8], scratch: &mut Scratch) -> Result<()> {
+        let Scratch { level, scalar, tail, .. } = scratch;
+        let (level, split) = (*level, self.split);
+        // Groups that have their raw bits already.
+        let mut done = 0;
+        #[cfg(target_arch = "x86_64")]
+        if let Some(kernel) = scratch.vbmi2.as_mut().filter(|_| avx512vbmi2::can(split, &self.block)) {
+            done = self.decode_with(kernel, scalar, out)?;
+        } else {
+            scalar.keys(&mut self, 0, out)?;
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        scalar.keys(&mut self, 0, out)?;
+        let carried = self.block.finish()?;
+
+        // What is left of the planes; they lie one behind the other.
+        let (_, rest_out) = out.split_at_mut(done * LANES * split.size());
+        tail.clear();
+        let mut begin = 0;
+        for field in fields(split.raw_bits()) {
+            let end = begin + field.bytes(self.groups);
+            self.append_tail(&carried, begin + field.bytes(done)..end, tail);
+            begin = end;
+        }
+        add_planes(tail, split, level, rest_out);
+        tail.clear();
+        self.append_tail(&carried, self.planes_len..self.tail_len, tail);
+        let (sparse_field, patches) = tail.split_at(self.sparse_field.len(self.groups));
+        self.sparse_field.add(sparse_field, split, level, out)?;
+        patch(split, patches, out)
+    }
+
+    /// Decodes keys with `kernel`, and what it leaves over with the definition, and merges as many groups with their raw
+    /// bits as it can: returns how many, a multiple of [`BLOCK_GROUPS`].
+    fn decode_with(&mut self, kernel: &mut impl Kernel, scalar: &mut scalar::Decoder, out: &mut [u8]) -> Result<usize> {
+        kernel.prepare(self.split, self.tables);
+        let quad_bytes = QUAD * self.split.size();
+        let layout = Layout::new(self.split, self.groups);
+        let planes = &self.stored_tail[..self.stored_tail.len().min(self.planes_len)];
+        let whole = out.len() / quad_bytes;
+        let merged = whole.min(layout.groups_within(planes.len()) * LANES / QUAD) / WHOLE_VECTORS * WHOLE_VECTORS;
+        let (merged_out, rest_out) = out.split_at_mut(merged * quad_bytes);
+        let (bare_out, last_out) = rest_out.split_at_mut((whole - merged) * quad_bytes);
+        let Parts { block, scaled, .. } = self;
+        kernel.quads(block, 0, Some((planes, &layout)), *scaled, merged_out)?;
+        kernel.quads(block, merged, None, *scaled, bare_out)?;
+        scalar.keys(self, whole, last_out)?;
+        Ok(merged * QUAD / LANES)
+    }
+
+    /// Appends the bytes of the tail in `range` to `out`; `carried` are those that follow the stored ones.
+    fn append_tail(&self, carried: &Carried, range: Range<usize>, out: &mut Vec<u8>) {
+        let stored = self.stored_tail.len();
+        out.extend_from_slice(&self.stored_tail[range.start.min(stored)..range.end.min(stored)]);
+        out.extend_from_slice(&carried[range.start.max(stored) - stored..range.end.max(stored) - stored]);
     }
 }
 
@@ -164,17 +241,16 @@ struct Layout {
     fields: [Option<Field>; MAX_FIELDS],
     /// Where the plane of each begins.
     offsets: [usize; MAX_FIELDS],
-    /// Bytes of all of them.
-    len: usize,
 }
 
 impl Layout {
     fn new(split: Split, groups: usize) -> Layout {
-        let mut layout = Layout { fields: [None; MAX_FIELDS], offsets: [0; MAX_FIELDS], len: 0 };
+        let mut layout = Layout { fields: [None; MAX_FIELDS], offsets: [0; MAX_FIELDS] };
+        let mut begin = 0;
         for (at, field) in fields(split.raw_bits()).enumerate() {
             layout.fields[at] = Some(field);
-            layout.offsets[at] = layout.len;
-            layout.len += field.bytes(groups);
+            layout.offsets[at] = begin;
+            begin += field.bytes(groups);
         }
         layout
     }
@@ -188,92 +264,26 @@ impl Layout {
     /// bytes of the planes.
     fn groups_within(&self, len: usize) -> usize {
         let within = |(field, offset)| len.saturating_sub(offset) / Field::bytes(field, BLOCK_GROUPS) * BLOCK_GROUPS;
-        self.planes().map(within).min().unwrap_or(usize::MAX)
+        self.planes().map(within).min().unwrap_or(usize::MAX / QUAD)
     }
 }
 
-/// A vectorised decoder. Groups are counted from the first of the block, or from the first that is given.
+/// A vectorised decoder.
 trait Kernel {
-    /// Makes ready for elements of this split and table. Returns whether there is anything to decode; if not, all
-    /// symbols are 0.
-    fn prepare(&mut self, split: Split, table: &Table) -> bool;
+    /// Makes ready for elements of this split and these tables.
+    fn prepare(&mut self, split: Split, tables: &[Table]);
 
-    /// Decodes the first groups of a block of 1, 2 or 4 streams into `out`, which takes a multiple of [`BLOCK_GROUPS`]
-    /// groups. Their raw bits are in `planes`, at the places that `layout` says.
+    /// Decodes as many quads as `out` takes, of which the first is number `first` of its block. Where the planes of the
+    /// block are given with their layout, elements get their raw bits; else they lack them.
     ///
     /// # Errors
     /// When there are too few words; that they are those of the streams is for [`Block::finish`] to see.
-    fn elements(
+    fn quads(
         &self,
-        split: Split,
         block: &mut Block<'_>,
-        planes: &[u8],
-        layout: &Layout,
+        first: usize,
+        planes: Option<(&[u8], &Layout)>,
+        scaled: Option<Scaled<'_>>,
         out: &mut [u8],
     ) -> Result<()>;
-
-    /// Decodes the symbols of further groups, the first of which belongs to the first stream.
-    ///
-    /// # Errors
-    /// As [`elements`](Kernel::elements).
-    fn symbols(&self, block: &mut Block<'_>, symbols: &mut [Symbol]) -> Result<()>;
-
-    /// Makes elements of whole pairs of groups from `pair` on, of which `symbols` are the symbols.
-    fn merge(&self, split: Split, symbols: &[Symbol], pair: usize, planes: &[u8], layout: &Layout, out: &mut [u8]);
-}
-
-/// Decodes with the given kernel.
-fn decode_with(
-    kernel: &mut impl Kernel,
-    mut parts: Parts<'_, '_>,
-    symbols: &mut Vec<Symbol>,
-    tail: &mut Vec<u8>,
-    out: &mut [u8],
-) -> Result<()> {
-    let split = parts.split;
-    let group_bytes = LANES * split.size();
-    let layout = Layout::new(split, parts.groups);
-    let any_symbols = kernel.prepare(split, parts.table);
-
-    // The groups whose raw bits are all stored.
-    let stored_planes = &parts.stored_tail[..parts.stored_tail.len().min(parts.planes_len)];
-    let first = if any_symbols && parts.block.streams != 3 {
-        let whole = out.len() / group_bytes;
-        whole.min(layout.groups_within(stored_planes.len())) / BLOCK_GROUPS * BLOCK_GROUPS
-    } else {
-        0
-    };
-    let (first_out, rest_out) = out.split_at_mut(first * group_bytes);
-    if first > 0 {
-        kernel.elements(split, &mut parts.block, stored_planes, &layout, first_out)?;
-    }
-
-    // The others: symbols first, then the carried bytes.
-    let rest = parts.groups - first;
-    symbols.clear();
-    symbols.resize(rest.next_multiple_of(2) * LANES, 0);
-    kernel.symbols(&mut parts.block, &mut symbols[..rest * LANES])?;
-    let carried = parts.block.finish()?;
-
-    let rest_layout = Layout::new(split, rest.next_multiple_of(BLOCK_GROUPS));
-    tail.clear();
-    tail.resize(rest_layout.len, 0);
-    for ((field, offset), rest_offset) in layout.planes().zip(rest_layout.offsets) {
-        let range = offset + field.bytes(first)..offset + field.bytes(parts.groups);
-        let len = range.len();
-        parts.copy_tail(&carried, range, &mut tail[rest_offset..][..len]);
-    }
-    let (pairs, last) = rest_out.split_at_mut(rest_out.len() / (2 * group_bytes) * 2 * group_bytes);
-    let (pair_symbols, last_symbols) = symbols.split_at(pairs.len() / split.size());
-    kernel.merge(split, pair_symbols, 0, tail, &rest_layout, pairs);
-    if !last_symbols.is_empty() {
-        let mut whole = [0; PAIR * size_of::<u32>()];
-        let whole = &mut whole[..2 * group_bytes];
-        kernel.merge(split, last_symbols, pair_symbols.len() / PAIR, tail, &rest_layout, whole);
-        last.copy_from_slice(&whole[..last.len()]);
-    }
-
-    tail.resize(parts.tail_len - parts.planes_len, 0);
-    parts.copy_tail(&carried, parts.planes_len..parts.tail_len, tail);
-    patch(split, tail, out)
 }

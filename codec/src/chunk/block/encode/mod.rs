@@ -2,7 +2,9 @@
 
 mod symbols;
 
+use super::sparse_field::SparseField;
 use super::{PATCH_BYTES, carried_len};
+use crate::chunk::normalise;
 use crate::rans::encode::Encoder;
 use crate::rans::{LANES, Symbol, Table};
 use crate::simd::{self, Level};
@@ -21,11 +23,12 @@ pub(crate) struct Coder {
 }
 
 impl Coder {
-    pub(crate) fn new(table: &Table) -> Coder {
+    /// For elements cut by `split`, whatever its zeros.
+    pub(crate) fn new(table: &Table, split: Split) -> Coder {
         let stand_in = table.stand_in();
         Coder {
             encoder: Encoder::new(table),
-            symbols: SymbolMap::new(table),
+            symbols: SymbolMap::new(table, split),
             stand_in,
             stand_in_key: table.keys()[usize::from(stand_in)],
         }
@@ -43,12 +46,31 @@ pub(crate) struct Buffers {
     patches: Vec<u8>,
     words: Vec<u16>,
     tail: Vec<u8>,
+    /// The bits that any element of a group has.
+    or_of_group: Vec<u32>,
+    /// What normalisation works in.
+    pub(in crate::chunk) normal: normalise::Buffers,
 }
 
 impl Buffers {
     pub(crate) fn new(level: Level) -> Buffers {
-        let (plane, symbols, patches) = (Vec::new(), Vec::new(), Vec::new());
-        Buffers { level, plane, symbols, patches, words: Vec::new(), tail: Vec::new() }
+        Buffers {
+            level,
+            plane: Vec::new(),
+            symbols: Vec::new(),
+            patches: Vec::new(),
+            words: Vec::new(),
+            tail: Vec::new(),
+            or_of_group: Vec::new(),
+            normal: normalise::Buffers::default(),
+        }
+    }
+}
+
+impl Buffers {
+    /// The instructions that are used.
+    pub(in crate::chunk) fn level(&self) -> Level {
+        self.level
     }
 }
 
@@ -84,39 +106,81 @@ pub(crate) fn encode(
     buffers: &mut Buffers,
     stored: &mut Vec<u8>,
 ) -> bool {
-    let Buffers { level, symbols, patches, words, tail, .. } = buffers;
-    let elements = bytes.len() / usize::from(split.width / 8);
+    let spans = [(coder, bytes.len() / split.size())];
+    encode_spans(bytes, split, &spans, table, buffers, stored)
+}
+
+/// The same for elements in spans of whole quads (but for the last), each with its coder and its length in elements; `table`
+/// is the number of the first of their tables.
+pub(crate) fn encode_spans(
+    bytes: &[u8],
+    split: Split,
+    spans: &[(&Coder, usize)],
+    table: u16,
+    buffers: &mut Buffers,
+    stored: &mut Vec<u8>,
+) -> bool {
+    let Buffers { level, symbols, patches, words, tail, or_of_group, .. } = buffers;
+    let elements = bytes.len() / split.size();
     // Of these buffers every byte is written, so that what was there before need not be cleared.
     symbols.resize(elements.next_multiple_of(LANES), 0);
-    let (symbols_of_elements, filling) = symbols.split_at_mut(elements);
-    let any = coder.symbols.map(bytes, split, *level, symbols_of_elements);
-    let split = split.without_zeros(any);
-    patch(bytes, split, coder, symbols_of_elements, patches);
+    patches.clear();
+    let (mut any, mut begin, mut patched_to) = (0, 0, 0);
+    for &(coder, len) in spans {
+        let (symbols, bytes) = (&mut symbols[begin..begin + len], &bytes[begin * split.size()..][..len * split.size()]);
+        any |= coder.symbols.map(bytes, split, *level, symbols);
+        patched_to = patch(bytes, split, coder, symbols, begin, patched_to, patches);
+        begin += len;
+    }
     // The last group is filled up with the symbol that costs least.
-    filling.fill(coder.stand_in);
+    symbols[elements..].fill(spans.last().map_or(0, |(coder, _)| coder.stand_in));
     let Ok(patch_count) = u16::try_from(patches.len() / PATCH_BYTES) else { return false };
+
+    let split = split.without_zeros(any);
+    // Of less than 32 bits there are few below the key.
+    let sparse_field =
+        if split.width == 32 { SparseField::find(bytes, split, or_of_group) } else { SparseField::default() };
+    let zeros = split.zeros;
+    let split = Split { zeros: zeros + sparse_field.width, ..split };
     let streams = streams_for(elements);
-    stored.extend_from_slice(&[streams as u8, split.shift, split.zeros, 0]);
+    stored.extend_from_slice(&[streams as u8, split.shift, zeros, sparse_field.width]);
     stored.put_u16(table);
     stored.put_u16(patch_count);
-    let planes_len = planes_len(symbols.len() / LANES, split.raw_bits());
-    tail.resize(planes_len + patches.len(), 0);
-    let (planes, patch_list) = tail.split_at_mut(planes_len);
-    write_planes(bytes, split, *level, planes);
-    patch_list.copy_from_slice(patches);
+    if sparse_field.width > 0 {
+        stored.put_u32(sparse_field.groups as u32);
+    }
+    tail.resize(planes_len(symbols.len() / LANES, split.raw_bits()), 0);
+    write_planes(bytes, split, *level, tail);
+    sparse_field.write(bytes, or_of_group, *level, tail);
+    tail.extend_from_slice(patches);
     let (tail, carried) = tail.split_at(tail.len() - carried_len(tail.len(), streams));
-    coder.encoder.encode(*level, symbols, streams, carried, words, stored);
+    // The last span has what the last group was filled up with.
+    let filled = symbols.len() - elements;
+    let last = spans.len() - 1;
+    let spans: Vec<(&Encoder, usize)> = spans
+        .iter()
+        .enumerate()
+        .map(|(number, (coder, len))| (&coder.encoder, if number == last { len + filled } else { *len }))
+        .collect();
+    Encoder::encode(*level, &spans, symbols, streams, carried, words, stored);
     stored.extend_from_slice(tail);
     true
 }
 
-/// Puts the stand-in where `symbols` has none for an element of `bytes`, and makes `patches` the list that tells which
-/// keys belong there.
-fn patch(bytes: &[u8], split: Split, coder: &Coder, symbols: &mut [Symbol], patches: &mut Vec<u8>) {
+/// Puts the stand-in where `symbols` has none for an element of `bytes`, and appends to `patches` which keys belong there.
+/// The elements begin with number `begin` of their block, and patches so far reach to number `patched_to`; returned is
+/// where they reach then.
+fn patch(
+    bytes: &[u8],
+    split: Split,
+    coder: &Coder,
+    symbols: &mut [Symbol],
+    begin: usize,
+    mut patched_to: usize,
+    patches: &mut Vec<u8>,
+) -> usize {
     /// Symbols that are looked at together, since hardly ever is one of them missing.
     const STRIDE: usize = 64;
-    patches.clear();
-    let mut patched_to = 0;
     for (stride, symbols) in symbols.chunks_mut(STRIDE).enumerate() {
         // Of all symbols only `OUTSIDE` has the top bit.
         let (words, rest) = symbols.as_chunks();
@@ -127,14 +191,15 @@ fn patch(bytes: &[u8], split: Split, coder: &Coder, symbols: &mut [Symbol], patc
         for (lane, symbol) in symbols.iter_mut().enumerate().filter(|(_, symbol)| **symbol == OUTSIDE) {
             *symbol = coder.stand_in;
             let position = stride * STRIDE + lane;
-            while position - patched_to > LONGEST_GAP {
+            while begin + position - patched_to > LONGEST_GAP {
                 patches.put_u16(LONGEST_GAP as u16);
                 patches.put_u16(0);
                 patched_to += LONGEST_GAP;
             }
-            patches.put_u16((position - patched_to) as u16);
+            patches.put_u16((begin + position - patched_to) as u16);
             patches.put_u16(split.key(split.element(bytes, position)).wrapping_sub(coder.stand_in_key));
-            patched_to = position;
+            patched_to = begin + position;
         }
     }
+    patched_to
 }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::window::{WINDOW, Window};
+use super::window::WINDOW;
 use super::{OUTSIDE, SymbolMap};
 use crate::rans::{LANES, Symbol};
 use crate::split::Split;
@@ -26,7 +26,7 @@ pub(super) fn map(map: &SymbolMap, bytes: &[u8], split: Split, symbols: &mut [Sy
 #[target_feature(enable = "avx2")]
 fn map_groups<const SIZE: usize>(map: &SymbolMap, bytes: &[u8], split: Split, symbols: &mut [Symbol]) -> u32 {
     let last = split.last_key();
-    let window = Window::new(map, last);
+    let window = &map.window;
     let rows = window.symbols.as_chunks::<16>().0;
     let table: [__m256i; WINDOW / 16] = std::array::from_fn(|row| _mm256_broadcastsi128_si256(load_128(&rows[row])));
     let base = _mm256_set1_epi16(window.base as i16);

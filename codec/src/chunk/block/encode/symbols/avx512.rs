@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::window::{WINDOW, Window};
+use super::window::WINDOW;
 use super::{OUTSIDE, SymbolMap};
 use crate::rans::{LANES, Symbol};
 use crate::split::Split;
@@ -23,7 +23,7 @@ pub(super) fn map(map: &SymbolMap, bytes: &[u8], split: Split, symbols: &mut [Sy
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn map_groups<const SIZE: usize>(map: &SymbolMap, bytes: &[u8], split: Split, symbols: &mut [Symbol]) -> u32 {
     let last = split.last_key();
-    let window = Window::new(map, last);
+    let window = &map.window;
     let quarters = window.symbols.as_chunks::<LANES>().0;
     let table: [__m512i; WINDOW / LANES] = std::array::from_fn(|quarter| widen(&quarters[quarter]));
     let (base, last) = (_mm512_set1_epi16(window.base as i16), _mm512_set1_epi16(last as i16));

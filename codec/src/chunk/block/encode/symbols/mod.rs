@@ -17,20 +17,26 @@ pub(super) const OUTSIDE: Symbol = Symbol::MAX;
 /// The symbol of each key.
 #[derive(Clone, Debug)]
 pub(super) struct SymbolMap {
-    table: Table,
     /// For each key up to the table's largest its symbol or [`OUTSIDE`]; the last entry is for all larger keys.
     symbols: Vec<Symbol>,
+    #[cfg(target_arch = "x86_64")]
+    window: window::Window,
 }
 
 impl SymbolMap {
-    pub(super) fn new(table: &Table) -> SymbolMap {
+    /// For elements cut by `split`.
+    pub(super) fn new(table: &Table, split: Split) -> SymbolMap {
         let keys = table.keys();
         let largest = keys.last().map_or(0, |&key| usize::from(key));
         let mut symbols = vec![OUTSIDE; largest + 2];
         for (symbol, &key) in keys.iter().enumerate() {
             symbols[usize::from(key)] = symbol as Symbol;
         }
-        SymbolMap { table: table.clone(), symbols }
+        SymbolMap {
+            symbols,
+            #[cfg(target_arch = "x86_64")]
+            window: window::Window::new(table, split.last_key()),
+        }
     }
 
     /// The symbol of one key.
@@ -113,7 +119,7 @@ mod tests {
             let mut spread = vec![0; all];
             counts.iter().enumerate().for_each(|(key, &count)| spread[(key * stretch + usize::from(rotate)) % all] += count);
             let Some(table) = Table::fit(&spread) else { return Ok(()) };
-            let map = SymbolMap::new(&table);
+            let map = SymbolMap::new(&table, split);
             // Random elements, and such with keys that the table has.
             let size = usize::from(split.width / 8);
             let mut elements = bytes[..bytes.len() / size * size].to_vec();

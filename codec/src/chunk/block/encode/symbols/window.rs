@@ -1,13 +1,14 @@
 //! The keys that registers can hold the symbols of.
 
-use super::{OUTSIDE, SymbolMap};
-use crate::rans::Symbol;
+use super::OUTSIDE;
+use crate::rans::{Symbol, Table};
 
 /// Keys of a window.
 pub(super) const WINDOW: usize = 128;
 
 /// The symbols of [`WINDOW`] keys in a row, of which the last key is followed by the first: small integers of both signs
 /// have their keys at both ends.
+#[derive(Clone, Debug)]
 pub(super) struct Window {
     /// The first of them.
     pub(super) base: u16,
@@ -21,8 +22,8 @@ pub(super) struct Window {
 
 impl Window {
     /// The window that holds the most frequent keys of a table; `last` is the largest key that there can be.
-    pub(super) fn new(map: &SymbolMap, last: u16) -> Window {
-        let (keys, frequencies) = (map.table.keys(), map.table.frequencies());
+    pub(super) fn new(table: &Table, last: u16) -> Window {
+        let (keys, frequencies) = (table.keys(), table.frequencies());
         let distance = |from: usize, to: usize| usize::from(keys[to % keys.len()].wrapping_sub(keys[from]) & last);
         // Of windows that begin at a key: `end` is the first key outside, counted on beyond the last.
         let (mut best, mut most, mut end, mut inside) = (0, 0, 0, 0);
@@ -52,12 +53,11 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rans::Table;
 
     fn window(keys: &[(usize, u64)], bits: u32) -> Window {
         let mut counts = vec![0; 1 << bits];
         keys.iter().for_each(|&(key, count)| counts[key] = count);
-        Window::new(&SymbolMap::new(&Table::fit(&counts).unwrap()), ((1u32 << bits) - 1) as u16)
+        Window::new(&Table::fit(&counts).unwrap(), ((1u32 << bits) - 1) as u16)
     }
 
     #[test]
