@@ -91,15 +91,20 @@ fn sum_blocks<const UNUSED: usize>(magnitudes: &[u16], clamp: Clamp, out: &mut [
     last.iter_mut().for_each(|out| *out = sum(rest));
 }
 
-/// Adds `magnitudes`, each clamped and then less the lower end, to `sums`, which are as many.
-pub(super) fn add_clamped(magnitudes: &[u16], clamp: Clamp, level: Level, sums: &mut [u32]) {
-    at_level!(level, add_row::<0>(magnitudes: &[u16], clamp: Clamp, sums: &mut [u32]));
+/// Adds the magnitudes of `bytes`, each clamped and then less the lower end, to `sums`, which are as many.
+pub(super) fn add_clamped(element: Element, bytes: &[u8], clamp: Clamp, level: Level, sums: &mut [u32]) {
+    match element.size() {
+        1 => at_level!(level, add_row::<1>(bytes: &[u8], clamp: Clamp, sums: &mut [u32])),
+        2 => at_level!(level, add_row::<2>(bytes: &[u8], clamp: Clamp, sums: &mut [u32])),
+        _ => at_level!(level, add_row::<4>(bytes: &[u8], clamp: Clamp, sums: &mut [u32])),
+    }
 }
 
 #[inline(always)]
-fn add_row<const UNUSED: usize>(magnitudes: &[u16], clamp: Clamp, sums: &mut [u32]) {
-    for (sum, magnitude) in sums.iter_mut().zip(magnitudes) {
-        *sum += u32::from((*magnitude).clamp(clamp.low, clamp.high) - clamp.low);
+fn add_row<const SIZE: usize>(bytes: &[u8], clamp: Clamp, sums: &mut [u32]) {
+    let mask = magnitude_mask(SIZE);
+    for (sum, element) in sums.iter_mut().zip(bytes.as_chunks::<SIZE>().0) {
+        *sum += u32::from((upper(element) & mask).clamp(clamp.low, clamp.high) - clamp.low);
     }
 }
 

@@ -30,8 +30,8 @@ pub(crate) struct Shape {
     pub(crate) dims: Vec<u64>,
 }
 
-/// How many elements tables are fitted to, at most.
-const FITTED: u64 = 1 << 20;
+/// Elements that are looked at together: some runs, even of long rows.
+const PART: usize = 128 * QUAD;
 
 /// Elements from which the exact cost of a candidate is taken.
 const SAMPLED: std::ops::RangeInclusive<usize> = 8 << 10..=64 << 10;
@@ -65,30 +65,44 @@ fn mean_square(values: &[f64]) -> f64 {
     values.iter().map(|value| value * value).sum::<f64>() / values.len().max(1) as f64
 }
 
-/// How the segment of which `pieces` are a part (or all) is best normalised, the tables of its phases, and how many bits
-/// an element of the pieces then takes, raw bits and all; `None` when it is better left as it is. `zeros` are the low bits
-/// that no element has.
+/// How the segment of which `pieces` are a part (or all) is best normalised, the tables of its phases, and how many bits the
+/// keys of an element then take; `None` when it is better left as it is. About `most` elements are looked at.
 pub(crate) fn plan(
     element: Element,
     pieces: &[Piece<'_>],
     shape: &Shape,
-    raw_bits: u8,
+    most: usize,
 ) -> Option<(Normaliser, Vec<Table>, f64)> {
-    let sample = Sample::new(element, pieces, shape)?;
+    let parts = thinned(element, pieces, most);
+    let sample = Sample::new(element, pieces, &parts, shape)?;
     let mut candidates = sample.candidates();
     let nothing = sample.cost(None);
     let costs: Vec<f64> = candidates.iter().map(|candidate| sample.cost(Some(candidate))).collect();
     let best = (0..costs.len()).min_by(|&a, &b| costs[a].total_cmp(&costs[b])).filter(|&best| costs[best] < nothing)?;
     let normaliser = candidates.swap_remove(best);
-    let (tables, bits) = fit_tables(&normaliser, pieces)?;
-    Some((normaliser, tables, bits + f64::from(raw_bits)))
+    let (tables, bits) = fit_tables(&normaliser, &parts)?;
+    Some((normaliser, tables, bits))
+}
+
+/// Parts of the pieces, evenly spread, of about `most` elements together.
+fn thinned<'a>(element: Element, pieces: &[Piece<'a>], most: usize) -> Vec<Piece<'a>> {
+    let size = element.size();
+    let elements: usize = pieces.iter().map(|piece| piece.bytes.len() / size).sum();
+    let stride = elements.div_ceil(most).max(1);
+    let parts = pieces.iter().flat_map(|piece| {
+        let parts = piece.bytes.chunks(PART * size).enumerate();
+        parts.map(|(part, bytes)| Piece { first: piece.first + (part * PART) as u64, bytes })
+    });
+    parts.step_by(stride).collect()
 }
 
 /// The sample and its sums.
 struct Sample<'a> {
     element: Element,
     shape: &'a Shape,
-    /// The first element of each piece, and the magnitudes of all.
+    /// All that is at hand.
+    all: &'a [Piece<'a>],
+    /// The first element of each part that is looked at, and the magnitudes of all.
     pieces: Vec<(u64, Vec<u16>)>,
     /// Steps of an octave.
     octave: f64,
@@ -150,10 +164,10 @@ struct RunMeans {
 
 impl<'a> Sample<'a> {
     /// `None` when all elements are zero.
-    fn new(element: Element, pieces: &[Piece<'_>], shape: &'a Shape) -> Option<Sample<'a>> {
+    fn new(element: Element, all: &'a [Piece<'a>], parts: &[Piece<'_>], shape: &'a Shape) -> Option<Sample<'a>> {
         let level = simd::level();
         let octave = Scale::octave(element);
-        let pieces: Vec<(u64, Vec<u16>)> = pieces
+        let pieces: Vec<(u64, Vec<u16>)> = parts
             .iter()
             .map(|piece| {
                 let mut magnitudes = Vec::new();
@@ -183,10 +197,10 @@ impl<'a> Sample<'a> {
             .collect();
         let total: u64 = sums.iter().flatten().map(|&sum| u64::from(sum)).sum();
         let mean = total as f64 / count as f64;
-        Some(Sample { element, shape, pieces, octave: f64::from(octave), clamp, mean, variance, sums })
+        Some(Sample { element, shape, all, pieces, octave: f64::from(octave), clamp, mean, variance, sums })
     }
 
-    /// The elements of all pieces.
+    /// The elements that are looked at.
     fn len(&self) -> usize {
         self.pieces.iter().map(|(_, magnitudes)| magnitudes.len()).sum()
     }
@@ -209,18 +223,21 @@ impl<'a> Sample<'a> {
     fn column_sums(&self, period: u64) -> (Vec<u32>, Vec<u32>) {
         let columns = period as usize;
         let (mut sums, mut begun) = (vec![0; columns], vec![0i32; columns + 1]);
-        let stride = (self.len() as u64 / period / COLUMN_ROWS).max(1);
+        let size = self.element.size();
+        let rows = self.all.iter().map(|piece| (piece.bytes.len() / size) as u64).sum::<u64>() / period;
+        let stride = (rows / COLUMN_ROWS).max(1);
         let level = simd::level();
         let mut row = 0;
-        for (first, magnitudes) in &self.pieces {
-            let mut rest = &magnitudes[..];
-            let mut column = (first % period) as usize;
+        for piece in self.all {
+            let mut rest = piece.bytes;
+            let mut column = (piece.first % period) as usize;
             while !rest.is_empty() {
-                let (this, further) = rest.split_at(rest.len().min(columns - column));
+                let (this, further) = rest.split_at(rest.len().min((columns - column) * size));
                 if row % stride == 0 {
-                    add_clamped(this, self.clamp, level, &mut sums[column..column + this.len()]);
+                    let end = column + this.len() / size;
+                    add_clamped(self.element, this, self.clamp, level, &mut sums[column..end]);
                     begun[column] += 1;
-                    begun[column + this.len()] -= 1;
+                    begun[end] -= 1;
                 }
                 row += 1;
                 column = 0;
@@ -444,35 +461,23 @@ fn fit_tables(normaliser: &Normaliser, pieces: &[Piece<'_>]) -> Option<(Vec<Tabl
     let size = split.size();
     let (mut buffers, mut stored) = (Buffers::default(), Vec::new());
     let mut statistics = vec![KeyStatistics::new(split); usize::from(normaliser.scale.phases)];
-    let elements: u64 = pieces.iter().map(|piece| (piece.bytes.len() / size) as u64).sum();
-    // Parts that are counted, or left out, together.
-    const PART: usize = 256 * QUAD;
-    let stride = elements.div_ceil(FITTED).max(1) as usize;
-    let (mut number, mut counted, mut code_bytes) = (0, 0u64, 0u64);
+    let (mut counted, mut code_bytes) = (0, 0);
     let mut of_phase = vec![Vec::new(); statistics.len()];
     for piece in pieces {
-        for (part, bytes) in piece.bytes.chunks(PART * size).enumerate() {
-            number += 1;
-            if number % stride != 0 && elements > FITTED {
-                continue;
-            }
-            stored.clear();
-            let first = piece.first + (part * PART) as u64;
-            normaliser.normalise(bytes, first, simd::level(), &mut buffers, &mut stored);
-            code_bytes += stored.len() as u64;
-            counted += (bytes.len() / size) as u64;
-            of_phase.iter_mut().for_each(Vec::clear);
-            for (quad, elements) in buffers.quads.iter().zip(buffers.elements.chunks(QUAD * size)) {
-                of_phase[usize::from(quad.phase)].extend_from_slice(elements);
-            }
-            statistics.iter_mut().zip(&of_phase).for_each(|(statistics, bytes)| statistics.add(bytes));
+        stored.clear();
+        normaliser.normalise(piece.bytes, piece.first, simd::level(), &mut buffers, &mut stored);
+        code_bytes += stored.len();
+        counted += piece.bytes.len() / size;
+        for (quad, elements) in buffers.quads.iter().zip(buffers.elements.chunks(QUAD * size)) {
+            of_phase[usize::from(quad.phase)].extend_from_slice(elements);
         }
     }
+    statistics.iter_mut().zip(&of_phase).for_each(|(statistics, bytes)| statistics.add(bytes));
     // A phase that does not occur in the sample may still occur elsewhere.
     let all: Vec<u64> =
         (0..1usize << split.key_bits()).map(|key| statistics.iter().map(|of| of.counts()[key]).sum()).collect();
     let fallback = Table::fit(&all)?;
-    let mut bits = (code_bytes * 8) as f64;
+    let mut bits = code_bytes as f64 * 8.0;
     let tables = statistics
         .iter()
         .map(|statistics| match Table::fit(statistics.counts()) {
