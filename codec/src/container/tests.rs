@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::checksum::checksum;
 use crate::error::ErrorKind;
 use crate::original::{ChunkIndex, Memory, Original};
 use crate::safetensors::tests::file;
@@ -317,8 +318,15 @@ fn tensors_are_recorded() {
 fn a_newer_container_is_unsupported() {
     let mut container = container_of(b"something", &Options::default());
     container[10] += 1;
-    let error = open(container.clone()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    // The footer knows better.
+    assert_eq!(open(container.clone()).unwrap_err().kind(), ErrorKind::Corrupt);
+    let footer = container.len() - 48;
+    container[footer + 30] += 1;
+    let sum = checksum(&container[footer..footer + 32]);
+    container[footer + 32..footer + 40].copy_from_slice(&sum.to_le_bytes());
+    assert_eq!(open(container.clone()).unwrap_err().kind(), ErrorKind::Unsupported);
+    // So may a footer that is no longer one.
+    assert_eq!(open(container[..footer].to_vec()).unwrap_err().kind(), ErrorKind::Unsupported);
     container[..4].copy_from_slice(b"BGSM");
     assert_eq!(open(container).unwrap_err().kind(), ErrorKind::NotAContainer);
     assert_eq!(open(Vec::new()).unwrap_err().kind(), ErrorKind::NotAContainer);
