@@ -256,7 +256,7 @@ fn wrong_length(have: usize, want: usize) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::normalise::Shape;
     use super::plan::Plan;
     use super::*;
@@ -400,7 +400,7 @@ mod tests {
     }
 
     /// Weights of `rows` rows and `columns` columns, each of them larger or smaller by some factor, as elements of this kind.
-    fn scaled_weights(element: Element, rows: usize, columns: usize, seed: u64) -> Vec<u8> {
+    pub(crate) fn scaled_weights(element: Element, rows: usize, columns: usize, seed: u64) -> Vec<u8> {
         let mut state = seed;
         let mut noise = move || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
