@@ -172,6 +172,8 @@ fn check_fuse_device() -> Result<()> {
 pub struct Mounted {
     serving: Serving,
     mountpoint: PathBuf,
+    /// Those that end it; watched since before there was a mount that one could leave behind.
+    signals: Signals,
 }
 
 impl Prepared {
@@ -181,12 +183,14 @@ impl Prepared {
     /// A message that names the mount point.
     pub fn mount(self) -> Result<Mounted> {
         let MountOptions { source, mountpoint, cache_size, read_ahead, allow_other } = self.options;
+        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+            .map_err(|e| SessionError(format!("cannot watch for signals: {e}")))?;
         let settings =
             Settings { allow_other, read_ahead, source_name: format!("{SOURCE_PREFIX}{}", source.display()) };
         let serving = fuse::start(View::new(self.source), ChunkCache::new(cache_size), &mountpoint, settings)
             .map_err(|e| mount_error(&mountpoint, allow_other, &e))?;
         raise_read_ahead(&mountpoint, read_ahead);
-        Ok(Mounted { serving, mountpoint })
+        Ok(Mounted { serving, mountpoint, signals })
     }
 
     /// Mounts in a process of its own that goes on when this one ends, and returns when the mount is ready. What goes
@@ -287,8 +291,7 @@ impl Mounted {
     /// # Errors
     /// When the connection to the kernel breaks.
     pub fn serve(self) -> Result<()> {
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
-            .map_err(|e| SessionError(format!("cannot watch for signals: {e}")))?;
+        let mut signals = self.signals;
         let handle = signals.handle();
         let mountpoint = self.mountpoint.clone();
         let watcher = thread::spawn(move || {
