@@ -381,20 +381,19 @@ pub(crate) mod tests {
     /// A chunk as it is stored, and its length.
     type StoredChunk<'a> = (Codec, Place<'a>, &'a [u8], usize);
 
-    /// Decodes with each level's instructions, one chunk after the other with the same scratch, and expects what the scalar
+    /// Decodes with each level's instructions, one chunk after the other with the same scratch, and expects what the
     /// definition gives: an error, or the same bytes. Returns those.
     fn same_on_every_level(chunks: &[StoredChunk<'_>]) -> Vec<Option<Vec<u8>>> {
-        let decode_all = |level| {
-            let mut scratch = Scratch::new(level);
+        let decode_all = |mut scratch: Scratch| {
             let decode_one = |&(codec, place, stored, len): &StoredChunk<'_>| {
                 let mut out = vec![0x55; len];
                 decode(codec, place, stored, &mut out, &mut scratch).ok().map(|()| out)
             };
             chunks.iter().map(decode_one).collect::<Vec<_>>()
         };
-        let defined = decode_all(Level::Scalar);
+        let defined = decode_all(Scratch::of_definition());
         for level in Level::available() {
-            assert!(decode_all(level) == defined, "{level:?} differs from the definition");
+            assert!(decode_all(Scratch::new(level)) == defined, "{level:?} differs from the definition");
         }
         defined
     }

@@ -4,8 +4,11 @@
 //! It does not loop, for whoever decodes wants the symbols in registers, to make elements of them there.
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod avx512vbmi2;
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 pub(crate) mod scalar;
+pub(crate) mod slots;
 
 use super::{CARRIED_PER_STREAM, LANES, MAX_STREAMS, STATE_MIN};
 use crate::error::{Error, Result};

@@ -1,27 +1,20 @@
 //! The definition of rANS decoding, one lane after the other.
 
+use super::slots::Slots;
 use super::{Block, stream_error};
 use crate::error::Result;
 use crate::rans::table::Table;
-use crate::rans::{FREQUENCY_BITS, LANES, STATE_MIN, Symbol, TOTAL};
+use crate::rans::{FREQUENCY_BITS, LANES, STATE_MIN, Symbol};
 
-/// A [`Table`] made ready to decode: what each slot means, in one look-up.
+/// A [`Table`] made ready to decode.
 #[derive(Clone, Debug)]
 pub(crate) struct Decoder {
-    /// Frequency - 1 in bits 20..32, rank in bits 8..20, symbol in bits 0..8.
-    slots: Box<[u32; TOTAL as usize]>,
+    slots: Slots,
 }
 
 impl Decoder {
     pub(crate) fn new(table: &Table) -> Decoder {
-        let alias = table.alias();
-        let mut slots = Box::new([0; TOTAL as usize]);
-        for (slot, meaning) in slots.iter_mut().enumerate() {
-            let (symbol, rank) = alias.look_up(slot as u16);
-            let frequency = u32::from(table.frequencies()[usize::from(symbol)]);
-            *meaning = (frequency - 1) << 20 | u32::from(rank) << 8 | u32::from(symbol);
-        }
-        Decoder { slots }
+        Decoder { slots: Slots::new(table) }
     }
 
     /// Decodes the symbols of groups, the first of which is number `first` of its block; `symbols` is whole groups.
@@ -35,9 +28,9 @@ impl Decoder {
             // A damaged stream of which other decoders took too much may end before it begins.
             let mut words = block.words.get(block.next[stream]..block.ends[stream]).ok_or_else(stream_error)?;
             for (state, symbol) in block.states[stream].iter_mut().zip(symbols) {
-                let meaning = self.slots[(*state % TOTAL) as usize];
-                *symbol = meaning as Symbol;
-                *state = ((meaning >> 20) + 1) * (*state >> FREQUENCY_BITS) + (meaning >> 8) % TOTAL;
+                let slot = self.slots.look_up(*state);
+                *symbol = slot.symbol();
+                *state = slot.frequency() * (*state >> FREQUENCY_BITS) + slot.rank();
                 if *state < STATE_MIN {
                     let (word, rest) = words.split_first_chunk().ok_or_else(stream_error)?;
                     words = rest;
@@ -53,9 +46,9 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rans::CARRIED_PER_STREAM;
     use crate::rans::encode::Encoder;
     use crate::rans::table::tests::counts;
+    use crate::rans::{CARRIED_PER_STREAM, TOTAL};
     use crate::simd::Level;
     use crate::wire::Reader;
     use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! Decoding a block: [`scalar`] is the definition, the others do the same to many elements at once.
+//! Decoding a block: [`definition`] is plain, the others do the same to many elements at once.
 //!
 //! Elements are made in steps, each of which adds something to what is there: the key of each and what normalisation took
 //! from it, the raw bits, the sparse field, the patches. A vectorised decoder takes the first two in one, in registers. But
@@ -6,9 +6,12 @@
 //! decoded: the last few groups get theirs afterwards.
 
 #[cfg(target_arch = "x86_64")]
-mod avx512vbmi2;
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod definition;
 mod prepared;
-mod scalar;
+mod slots;
 
 use std::ops::Range;
 
@@ -36,10 +39,41 @@ pub(crate) struct Scratch {
     pub(in crate::chunk) quads: Vec<QuadScale>,
     pub(in crate::chunk) columns: Columns,
     level: Level,
-    scalar: scalar::Decoder,
-    #[cfg(target_arch = "x86_64")]
-    vbmi2: Option<avx512vbmi2::Vbmi2>,
+    definition: definition::Decoder,
+    decoder: Decoder,
     tail: Vec<u8>,
+}
+
+/// What most of a block is decoded with.
+#[derive(Debug)]
+enum Decoder {
+    /// The definition alone.
+    #[cfg(test)]
+    Definition,
+    Slots(slots::SlotKernel),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Box<avx512::Avx512>),
+}
+
+impl Decoder {
+    fn new(level: Level) -> Decoder {
+        match level {
+            Level::Scalar => Decoder::Slots(slots::SlotKernel::new()),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level is only given where the processor has what it stands for.
+            Level::Avx2 => Decoder::Avx2(unsafe { avx2::Avx2::new() }),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Level::Avx512 => Decoder::Avx512(Box::new(unsafe { avx512::Avx512::new(false) })),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Level::Avx512Vbmi2 => Decoder::Avx512(Box::new(unsafe { avx512::Avx512::new(true) })),
+            #[cfg(not(target_arch = "x86_64"))]
+            level => unreachable!("{level:?} is not a level of this processor"),
+        }
+    }
 }
 
 impl Default for Scratch {
@@ -57,12 +91,16 @@ impl Scratch {
             quads: Vec::new(),
             columns: Columns::default(),
             level,
-            scalar: scalar::Decoder::default(),
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a level is only given where the processor has what it stands for.
-            vbmi2: (level == Level::Avx512Vbmi2).then(|| unsafe { avx512vbmi2::Vbmi2::new() }),
+            definition: definition::Decoder::default(),
+            decoder: Decoder::new(level),
             tail: Vec::new(),
         }
+    }
+
+    /// Decodes with the definition alone, for tests.
+    #[cfg(test)]
+    pub(in crate::chunk) fn of_definition() -> Scratch {
+        Scratch { decoder: Decoder::Definition, ..Scratch::new(Level::Scalar) }
     }
 }
 
@@ -158,18 +196,20 @@ impl<'a, 't> Parts<'a, 't> {
     }
 
     fn decode(mut self, out: &mut [u8], scratch: &mut Scratch) -> Result<()> {
-        let Scratch { level, scalar, tail, .. } = scratch;
+        let Scratch { level, definition, decoder, tail, .. } = scratch;
         let (level, split) = (*level, self.split);
         // Groups that have their raw bits already.
-        let mut done = 0;
-        #[cfg(target_arch = "x86_64")]
-        if let Some(kernel) = scratch.vbmi2.as_mut().filter(|_| avx512vbmi2::can(split, &self.block)) {
-            done = self.decode_with(kernel, scalar, out)?;
-        } else {
-            scalar.keys(&mut self, 0, out)?;
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        scalar.keys(&mut self, 0, out)?;
+        let done = match decoder {
+            Decoder::Slots(kernel) if self.is_regular() => self.decode_with(kernel, definition, out)?,
+            #[cfg(target_arch = "x86_64")]
+            Decoder::Avx2(kernel) if self.is_regular() => self.decode_with(kernel, definition, out)?,
+            #[cfg(target_arch = "x86_64")]
+            Decoder::Avx512(kernel) if self.is_regular() => self.decode_with(&mut **kernel, definition, out)?,
+            _ => {
+                definition.keys(&mut self, 0, out)?;
+                0
+            }
+        };
         let carried = self.block.finish()?;
 
         // What is left of the planes; they lie one behind the other.
@@ -189,21 +229,35 @@ impl<'a, 't> Parts<'a, 't> {
         patch(split, patches, out)
     }
 
+    /// Whether kernels can decode it: keys lie in the upper 16 bits of elements, and each stream has as many groups of a quad.
+    /// All that an encoder writes is so.
+    fn is_regular(&self) -> bool {
+        (self.split.width <= 16 || self.split.shift >= 16) && self.block.streams != 3
+    }
+
     /// Decodes keys with `kernel`, and what it leaves over with the definition, and merges as many groups with their raw
     /// bits as it can: returns how many, a multiple of [`BLOCK_GROUPS`].
-    fn decode_with(&mut self, kernel: &mut impl Kernel, scalar: &mut scalar::Decoder, out: &mut [u8]) -> Result<usize> {
+    fn decode_with<K: Kernel>(
+        &mut self,
+        kernel: &mut K,
+        definition: &mut definition::Decoder,
+        out: &mut [u8],
+    ) -> Result<usize> {
         kernel.prepare(self.split, self.tables);
         let quad_bytes = QUAD * self.split.size();
         let layout = Layout::new(self.split, self.groups);
         let planes = &self.stored_tail[..self.stored_tail.len().min(self.planes_len)];
         let whole = out.len() / quad_bytes;
-        let merged = whole.min(layout.groups_within(planes.len()) * LANES / QUAD) / WHOLE_VECTORS * WHOLE_VECTORS;
+        let merged = if K::MERGES { whole } else { 0 };
+        let merged = merged.min(layout.groups_within(planes.len()) * LANES / QUAD) / WHOLE_VECTORS * WHOLE_VECTORS;
         let (merged_out, rest_out) = out.split_at_mut(merged * quad_bytes);
         let (bare_out, last_out) = rest_out.split_at_mut((whole - merged) * quad_bytes);
         let Parts { block, scaled, .. } = self;
-        kernel.quads(block, 0, Some((planes, &layout)), *scaled, merged_out)?;
+        if merged > 0 {
+            kernel.quads(block, 0, Some((planes, &layout)), *scaled, merged_out)?;
+        }
         kernel.quads(block, merged, None, *scaled, bare_out)?;
-        scalar.keys(self, whole, last_out)?;
+        definition.keys(self, whole, last_out)?;
         Ok(merged * QUAD / LANES)
     }
 
@@ -268,13 +322,22 @@ impl Layout {
     }
 }
 
-/// A vectorised decoder.
+/// How far a key is shifted in the upper 16 bits of an element (or in its 8).
+fn upper_shift(split: Split) -> u32 {
+    u32::from(split.shift) - if split.width == 32 { 16 } else { 0 }
+}
+
+/// A decoder of many elements at once.
 trait Kernel {
+    /// Whether it merges elements with their raw bits.
+    const MERGES: bool;
+
     /// Makes ready for elements of this split and these tables.
     fn prepare(&mut self, split: Split, tables: &[Table]);
 
     /// Decodes as many quads as `out` takes, of which the first is number `first` of its block. Where the planes of the
-    /// block are given with their layout, elements get their raw bits; else they lack them.
+    /// block are given with their layout, which is done only if it [merges](Kernel::MERGES), elements get their raw bits; else
+    /// they lack them.
     ///
     /// # Errors
     /// When there are too few words; that they are those of the streams is for [`Block::finish`] to see.

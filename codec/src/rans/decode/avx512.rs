@@ -1,4 +1,4 @@
-//! A step of the decoder with AVX-512 and its extensions VBMI and VBMI2.
+//! A step of the decoder with AVX-512, better still with its extension VBMI2.
 //!
 //! All tables of the alias method live in registers: a look-up in a table of 64 numbers of 16 bits is one `vpermi2w`, for
 //! the 32 lanes of a stream at once. A state of 32 bits is two lanes of 16, its upper and its lower half in two vectors.
@@ -123,9 +123,9 @@ impl Decoder {
     /// taken.
     ///
     /// # Safety
-    /// The processor has what the module is named after. [`GROUP_WORDS_BYTES`] bytes can be read at `words`.
+    /// The processor has what the module is named after, and VBMI2 if `VBMI2` says so. [`GROUP_WORDS_BYTES`] bytes can be read at `words`.
     #[inline(always)]
-    pub(crate) unsafe fn step(&self, lanes: &mut Lanes, words: &mut *const u8) -> __m512i {
+    pub(crate) unsafe fn step<const VBMI2: bool>(&self, lanes: &mut Lanes, words: &mut *const u8) -> __m512i {
         const { assert!(GROUP_WORDS_BYTES == size_of::<__m512i>()) };
         // SAFETY: the caller's promises; no more than 32 words are read.
         unsafe {
@@ -140,7 +140,11 @@ impl Decoder {
             let frequency = look_up(&self.frequency, symbol);
 
             // frequency * (state >> 12) + rank, of which the state above its slot has 16 bits and 4 more.
-            let above = _mm512_shldi_epi16(high, low, 4);
+            let above = if VBMI2 {
+                _mm512_shldi_epi16(high, low, 4)
+            } else {
+                _mm512_or_si512(_mm512_slli_epi16(high, 4), _mm512_srli_epi16(low, 12))
+            };
             let next_low = _mm512_add_epi16(_mm512_mullo_epi16(frequency, above), rank);
             let carry = _mm512_cmplt_epu16_mask(next_low, rank);
             let next_high = _mm512_add_epi16(
@@ -150,11 +154,35 @@ impl Decoder {
             let next_high = _mm512_mask_sub_epi16(next_high, carry, next_high, _mm512_set1_epi16(-1));
             // States below 2^16 move up and take a word.
             let take = _mm512_testn_epi16_mask(next_high, next_high);
-            let taken = _mm512_maskz_expand_epi16(take, _mm512_loadu_si512((*words).cast()));
+            let taken = if VBMI2 {
+                _mm512_maskz_expand_epi16(take, _mm512_loadu_si512((*words).cast()))
+            } else {
+                expand_words(take, *words)
+            };
             *words = words.add(take.count_ones() as usize * 2);
             lanes.high = _mm512_mask_mov_epi16(next_high, take, next_low);
             lanes.low = _mm512_mask_mov_epi16(next_low, take, taken);
             look_up(&self.key, symbol)
         }
+    }
+}
+
+/// What `vpexpandw` does: words, in turn, in the lanes that are in `take`, zeros in the others. Each half goes by way of
+/// lanes of 32 bits.
+///
+/// # Safety
+/// The processor has what the module is named after. [`GROUP_WORDS_BYTES`] bytes can be read at `words`.
+#[inline(always)]
+unsafe fn expand_words(take: __mmask32, words: *const u8) -> __m512i {
+    // SAFETY: the caller's promises: the second half begins after no more than 16 words.
+    unsafe {
+        let half = |take: __mmask16, words: *const u8| {
+            let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(words.cast()));
+            _mm512_cvtepi32_epi16(_mm512_maskz_expand_epi32(take, words))
+        };
+        let first = take as __mmask16;
+        let low = half(first, words);
+        let high = half((take >> 16) as __mmask16, words.add(first.count_ones() as usize * 2));
+        _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1)
     }
 }

@@ -1,4 +1,4 @@
-//! Decoding and merging with AVX-512 VBMI2, a quad at a time: its four groups belong to four streams, or to fewer in turn.
+//! Decoding and merging with AVX-512, a quad at a time: its four groups belong to four streams, or to fewer in turn.
 //!
 //! Keys come out of the entropy decoder in lanes of 16 bits, as the upper 16 bits of an element have them. Raw bits are
 //! shifted and masked into the same lanes, field by field; elements of 32 bits have a second vector for their lower
@@ -7,10 +7,10 @@
 use std::arch::x86_64::*;
 
 use super::prepared::Prepared;
-use super::{Kernel, Layout, Scaled};
+use super::{Kernel, Layout, Scaled, upper_shift};
 use crate::chunk::scale::QUAD;
 use crate::error::Result;
-use crate::rans::decode::avx512vbmi2::{Decoder, Lanes, Tables};
+use crate::rans::decode::avx512::{Decoder, Lanes, Tables};
 use crate::rans::decode::{Block, GROUP_WORDS_BYTES, stream_error};
 use crate::rans::{LANES, Table};
 use crate::split::Split;
@@ -22,34 +22,27 @@ const WIDTHS: [usize; MAX_FIELDS] = [16, 8, 4, 2, 1];
 /// Groups of a quad.
 const GROUPS: usize = QUAD / LANES;
 
-/// Whether the kernel decodes elements that are cut like this, in such a block.
-pub(super) fn can(split: Split, block: &Block<'_>) -> bool {
-    // The key must lie in the upper 16 bits, and a quad in each stream as often.
-    (split.width <= 16 || split.shift >= 16) && block.streams != 3
-}
-
 /// What the elements of a block are decoded with.
 #[derive(Debug)]
-pub(super) struct Vbmi2 {
+pub(super) struct Avx512 {
+    /// Whether the processor has VBMI2 too.
+    vbmi2: bool,
     /// For each position that keys are shifted to, since tables hold shifted ones.
     tables: [Prepared<Tables>; 16],
     split: Split,
 }
 
-impl Vbmi2 {
+impl Avx512 {
     /// # Safety
-    /// The processor has AVX-512 F, BW, DQ, VL, VBMI and VBMI2.
-    pub(super) unsafe fn new() -> Vbmi2 {
-        Vbmi2 { tables: Default::default(), split: Split::of_bytes(0) }
+    /// The processor has AVX-512 F, BW, DQ and VL, and VBMI2 if `vbmi2` says so.
+    pub(super) unsafe fn new(vbmi2: bool) -> Avx512 {
+        Avx512 { vbmi2, tables: Default::default(), split: Split::of_bytes(0) }
     }
 }
 
-/// How far a key is shifted in the upper 16 bits of an element.
-fn upper_shift(split: Split) -> u32 {
-    u32::from(split.shift) - if split.width == 32 { 16 } else { 0 }
-}
+impl Kernel for Avx512 {
+    const MERGES: bool = true;
 
-impl Kernel for Vbmi2 {
     fn prepare(&mut self, split: Split, tables: &[Table]) {
         self.split = split;
         let shift = upper_shift(split);
@@ -66,11 +59,14 @@ impl Kernel for Vbmi2 {
     ) -> Result<()> {
         let tables = self.tables[upper_shift(self.split) as usize].current();
         let job = Job { tables, first, planes, scaled };
-        match block.streams {
-            1 => choose::<1>(&job, self.split, block, out),
-            2 => choose::<2>(&job, self.split, block, out),
-            4 => choose::<4>(&job, self.split, block, out),
-            streams => unreachable!("{streams} streams are for the definition"),
+        match (self.vbmi2, block.streams) {
+            (true, 1) => choose::<true, 1>(&job, self.split, block, out),
+            (true, 2) => choose::<true, 2>(&job, self.split, block, out),
+            (true, 4) => choose::<true, 4>(&job, self.split, block, out),
+            (false, 1) => choose::<false, 1>(&job, self.split, block, out),
+            (false, 2) => choose::<false, 2>(&job, self.split, block, out),
+            (false, 4) => choose::<false, 4>(&job, self.split, block, out),
+            (_, streams) => unreachable!("{streams} streams are for the definition"),
         }
     }
 }
@@ -112,21 +108,31 @@ const COMMON: [Shape; 7] = {
     [float(2, 0, 6), float(2, 0, 9), float(4, 0, 22), float(4, 7, 15), float(4, 16, 6), float(1, 0, 2), float(1, 0, 1)]
 };
 
+/// A path: [`Kernel::quads`] for a certain shape.
+type Path = unsafe fn(&Job<'_>, Shape, &mut Block<'_>, &mut [u8]) -> Result<()>;
+
 /// Chooses the path for the elements, [`COMMON`] ones or any.
-fn choose<const STREAMS: usize>(job: &Job<'_>, split: Split, block: &mut Block<'_>, out: &mut [u8]) -> Result<()> {
+fn choose<const VBMI2: bool, const STREAMS: usize>(
+    job: &Job<'_>,
+    split: Split,
+    block: &mut Block<'_>,
+    out: &mut [u8],
+) -> Result<()> {
     let raw = if job.planes.is_some() { usize::from(split.raw_bits()) } else { 0 };
     let shape = Shape { size: split.size(), zeros: usize::from(split.zeros), raw, signed: split.signed };
+    // Small chunks have one stream: no need to make paths for them.
+    let common = COMMON.iter().position(|&common| common == shape).filter(|_| STREAMS > 1);
     macro_rules! paths {
-        ($($path:literal)*) => {
-            match (COMMON.iter().position(|&common| common == shape), job.scaled.is_some()) {
-                $((Some($path), false) => quads::<STREAMS, false, $path>,
-                (Some($path), true) => quads::<STREAMS, true, $path>,)*
-                (_, false) => quads::<STREAMS, false, { COMMON.len() }>,
-                (_, true) => quads::<STREAMS, true, { COMMON.len() }>,
+        ($quads:ident: $($path:literal)*) => {
+            match (common, job.scaled.is_some()) {
+                $((Some($path), false) => $quads::<STREAMS, false, $path> as Path,
+                (Some($path), true) => $quads::<STREAMS, true, $path>,)*
+                (_, false) => $quads::<STREAMS, false, { COMMON.len() }>,
+                (_, true) => $quads::<STREAMS, true, { COMMON.len() }>,
             }
         };
     }
-    let path = paths!(0 1 2 3 4 5 6);
+    let path = if VBMI2 { paths!(quads_vbmi2: 0 1 2 3 4 5 6) } else { paths!(quads_avx512: 0 1 2 3 4 5 6) };
     // SAFETY: jobs are made where the processor has what it takes.
     unsafe { path(job, shape, block, out) }
 }
@@ -297,9 +303,36 @@ unsafe fn shifted(lanes: __m512i, up: isize) -> __m512i {
     }
 }
 
+/// [`quads`] with VBMI2.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2")]
+fn quads_vbmi2<const STREAMS: usize, const SCALED: bool, const COMMON_SHAPE: usize>(
+    job: &Job<'_>,
+    shape: Shape,
+    block: &mut Block<'_>,
+    out: &mut [u8],
+) -> Result<()> {
+    // SAFETY: the features are enabled here.
+    unsafe { quads::<true, STREAMS, SCALED, COMMON_SHAPE>(job, shape, block, out) }
+}
+
+/// [`quads`] without.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1,bmi2")]
+fn quads_avx512<const STREAMS: usize, const SCALED: bool, const COMMON_SHAPE: usize>(
+    job: &Job<'_>,
+    shape: Shape,
+    block: &mut Block<'_>,
+    out: &mut [u8],
+) -> Result<()> {
+    // SAFETY: as above.
+    unsafe { quads::<false, STREAMS, SCALED, COMMON_SHAPE>(job, shape, block, out) }
+}
+
 /// [`Kernel::quads`] for so many streams and for elements of the [`COMMON`] shape of that number; beyond those for any.
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
-fn quads<const STREAMS: usize, const SCALED: bool, const COMMON_SHAPE: usize>(
+///
+/// # Safety
+/// The processor has what the module is named after, and VBMI2 if `VBMI2` says so.
+#[inline(always)]
+unsafe fn quads<const VBMI2: bool, const STREAMS: usize, const SCALED: bool, const COMMON_SHAPE: usize>(
     job: &Job<'_>,
     shape: Shape,
     block: &mut Block<'_>,
@@ -365,7 +398,7 @@ fn quads<const STREAMS: usize, const SCALED: bool, const COMMON_SHAPE: usize>(
                 macro_rules! group {
                     ($group:literal) => {{
                         let stream = $group % STREAMS;
-                        let keys = decoder.step(&mut running[stream], &mut words[stream]);
+                        let keys = decoder.step::<VBMI2>(&mut running[stream], &mut words[stream]);
                         let taken = match &mut normal {
                             Some(normal) => _mm512_add_epi16(offset, normal.next_columns()),
                             None => _mm512_setzero_si512(),
