@@ -25,6 +25,10 @@ pub(super) struct SymbolMap {
 
 impl SymbolMap {
     /// For elements cut by `split`.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(unused_variables, reason = "only vectors look into a window of keys")
+    )]
     pub(super) fn new(table: &Table, split: Split) -> SymbolMap {
         let keys = table.keys();
         let largest = keys.last().map_or(0, |&key| usize::from(key));
