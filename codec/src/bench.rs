@@ -98,7 +98,7 @@ impl Encode {
     /// # Panics
     /// When the processor has no such implementation.
     pub fn fit(implementation: &str, element: Element, bytes: &[u8]) -> Encode {
-        let sample = Sample { element, bytes, len: bytes.len() as u64, shape: None };
+        let sample = Sample { element, bytes, len: bytes.len() as u64, chunk_size: DEFAULT_CHUNK_SIZE, shape: None };
         let (plan, _) = Plan::of(&sample, Mode::Balanced, None).ready(element);
         Encode { element, plan, buffers: Buffers::new(level(implementation)), stored: Vec::new() }
     }

@@ -1,9 +1,12 @@
 //! Which codec the chunks of a segment get, decided on a sample of it.
 
 use super::block::Coder;
+use super::differences;
 use super::normalise::{self, Normaliser, Piece, Shape};
+use super::palette::Palette;
 use super::repetition::may_repeat;
 use super::scale::Scale;
+use super::sparse;
 use super::statistics::{KeyStatistics, PATCH_BITS, count_planes};
 use crate::container::Mode;
 use crate::rans::Table;
@@ -38,6 +41,15 @@ pub(crate) enum Plan {
     Scaled(Box<Normaliser>, Vec<Table>),
     /// As byte planes.
     Bytes(Vec<PlanePlan<Table>>),
+    /// As floats of which many are zero: the tables of the masks and of the others.
+    Sparse([Table; 2]),
+    /// As few values.
+    Palette(Palette, PlanePlan<Table>),
+    /// As differences, with Zstandard at this level.
+    Differences {
+        /// The compression level, 1 to 22.
+        level: i32,
+    },
 }
 
 /// How one byte plane is to be coded: `T` is a [`Table`], or a [`Coder`] once it is ready.
@@ -56,6 +68,20 @@ pub(crate) enum PlanePlan<T> {
     },
 }
 
+impl PlanePlan<Table> {
+    /// The plan ready to run; its table is appended to `tables`.
+    fn ready(self, tables: &mut Vec<Table>) -> PlanePlan<Coder> {
+        match self {
+            PlanePlan::Raw => PlanePlan::Raw,
+            PlanePlan::Coded { shift, table, coder } => {
+                let ready = Coder::new(&coder, Split::of_bytes(shift));
+                tables.push(coder);
+                PlanePlan::Coded { shift, table, coder: ready }
+            }
+        }
+    }
+}
+
 /// A [`Plan`] with its tables made ready to encode.
 #[derive(Clone, Debug)]
 pub(crate) enum ReadyPlan {
@@ -70,6 +96,14 @@ pub(crate) enum ReadyPlan {
         coders: Vec<Coder>,
     },
     Bytes(Vec<PlanePlan<Coder>>),
+    Sparse(Box<[Coder; 2]>),
+    Palette {
+        palette: Palette,
+        indices: Box<PlanePlan<Coder>>,
+    },
+    Differences {
+        level: i32,
+    },
 }
 
 impl ReadyPlan {
@@ -88,8 +122,9 @@ pub(crate) struct Sample<'a> {
     pub(crate) element: Element,
     /// Whole elements, in pieces that lie one behind the other here.
     pub(crate) bytes: &'a [u8],
-    /// Bytes of the segment.
+    /// Bytes of the segment, and of its chunks.
     pub(crate) len: u64,
+    pub(crate) chunk_size: u32,
     /// Where the pieces are, and the shape; `None` when it is not to be normalised.
     pub(crate) shape: Option<(Pieces, Shape)>,
 }
@@ -144,13 +179,40 @@ impl Plan {
                 consider(Plan::Bytes(planes), bits);
             }
         }
+        if let Some(split) = element.float_split()
+            && let Some((tables, bits)) = sparse::plan(sample, split)
+        {
+            let table_bits: f64 = tables.iter().map(table_bits).sum();
+            consider(Plan::Sparse(tables), bits + table_bits / scale + 2.0 * BLOCK_OVERHEAD_BITS);
+        }
+        if element.size() > 1
+            && let Some(palette) = Palette::of(sample, element.size())
+        {
+            let mut indices = Vec::new();
+            palette.indices(sample, &mut indices);
+            let (mut planes, bits) = plan_planes(1, &indices, scale);
+            // It is in every chunk.
+            let palette_bits =
+                palette.stored_len() as f64 * 8.0 * (sample.len() as f64 / segment.chunk_size as f64).ceil();
+            consider(Plan::Palette(palette, planes.remove(0)), bits + palette_bits);
+        }
         let probe = &sample[sample.len() / 2 - sample.len().min(PROBE) / 2..][..sample.len().min(PROBE)];
         if element.float_split().is_some() && !may_repeat(probe, element.size()) {
             return best;
         }
         let level = zstd_level(mode);
-        let probed = zstd::bulk::compress(probe, level.min(3)).expect("Zstandard compresses any bytes");
-        consider(Plan::Zstd { level }, probed.len() as f64 * 8.0 * sample.len() as f64 / probe.len() as f64);
+        let probed_bits = |probe: &[u8]| {
+            let probed = zstd::bulk::compress(probe, level.min(3)).expect("Zstandard compresses any bytes");
+            probed.len() as f64 * 8.0 * sample.len() as f64 / probe.len() as f64
+        };
+        consider(Plan::Zstd { level }, probed_bits(probe));
+        if let Element::Bytes(size @ 2..) = element {
+            let size = usize::from(size);
+            consider(
+                Plan::Differences { level },
+                probed_bits(&differences::take(&probe[..probe.len() / size * size], size)),
+            );
+        }
         best
     }
 
@@ -166,16 +228,19 @@ impl Plan {
             }
             Plan::Bytes(planes) => {
                 let mut tables = Vec::new();
-                let planes = planes.into_iter().map(|plane| match plane {
-                    PlanePlan::Raw => PlanePlan::Raw,
-                    PlanePlan::Coded { shift, table, coder } => {
-                        let ready = Coder::new(&coder, Split::of_bytes(shift));
-                        tables.push(coder);
-                        PlanePlan::Coded { shift, table, coder: ready }
-                    }
-                });
-                (ReadyPlan::Bytes(planes.collect()), tables)
+                let planes = planes.into_iter().map(|plane| plane.ready(&mut tables)).collect();
+                (ReadyPlan::Bytes(planes), tables)
             }
+            Plan::Sparse(tables) => {
+                let masks = Coder::new(&tables[0], Split::of_bytes(0));
+                (ReadyPlan::Sparse(Box::new([masks, coder(&tables[1])])), tables.to_vec())
+            }
+            Plan::Palette(palette, indices) => {
+                let mut tables = Vec::new();
+                let indices = Box::new(indices.ready(&mut tables));
+                (ReadyPlan::Palette { palette, indices }, tables)
+            }
+            Plan::Differences { level } => (ReadyPlan::Differences { level }, Vec::new()),
         }
     }
 }

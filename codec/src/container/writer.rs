@@ -277,7 +277,11 @@ impl Job<'_> {
             element.float_split().is_some() && (self.options.chunk_size as usize).is_multiple_of(QUAD * size);
         let dims = segment.dims(&self.layout.tensors).filter(|_| may_scale);
         let shape = dims.map(|dims| (pieces, Shape { elements: len / size as u64, dims }));
-        Ok(Some(Plan::of(&Sample { element: *element, bytes, len, shape }, mode, self.shared.of(*element))))
+        Ok(Some(Plan::of(
+            &Sample { element: *element, bytes, len, chunk_size: self.options.chunk_size, shape },
+            mode,
+            self.shared.of(*element),
+        )))
     }
 
     /// Codes a piece. `open` is the plan of the segment that it goes on with, if it does not begin one.

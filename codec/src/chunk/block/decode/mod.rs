@@ -34,6 +34,8 @@ const WHOLE_VECTORS: usize = BLOCK_GROUPS * LANES / QUAD;
 pub(crate) struct Scratch {
     /// One byte plane of a chunk.
     pub(in crate::chunk) plane: Vec<u8>,
+    /// The elements of a sparse chunk that are not zero.
+    pub(in crate::chunk) values: Vec<u8>,
     /// The normalisation of a chunk: the codes of its runs, its quads, its columns.
     pub(in crate::chunk) codes: Vec<i32>,
     pub(in crate::chunk) quads: Vec<QuadScale>,
@@ -87,6 +89,7 @@ impl Scratch {
     pub(crate) fn new(level: Level) -> Scratch {
         Scratch {
             plane: Vec::new(),
+            values: Vec::new(),
             codes: Vec::new(),
             quads: Vec::new(),
             columns: Columns::default(),
