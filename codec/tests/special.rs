@@ -63,7 +63,7 @@ fn tensors() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         "U8",
         tensor(|_| vec![((r.weight() * 40.0) as i8 as u8 & 15) | (r.next() as u8 & 7) << 4]),
     ));
-    all.push(("scales", "F8_E8M0", tensor(|_| vec![120 + (r.weight() * 30.0) as i8 as u8])));
+    all.push(("scales", "F8_E8M0", tensor(|_| vec![120u8.wrapping_add_signed((r.weight() * 30.0) as i8)])));
     all.push(("doubles", "F64", tensor(|_| (f64::from(r.weight()) * 1.000_000_1).to_le_bytes().to_vec())));
     all.push(("floats in doubles", "F64", tensor(|_| f64::from(r.weight()).to_le_bytes().to_vec())));
     all.push(("complex", "C64", tensor(|_| [r.weight(), r.weight()].map(f32::to_le_bytes).concat())));
