@@ -44,3 +44,16 @@ fn version_1_0() {
     assert_eq!(codecs.into_iter().collect::<Vec<_>>(), ["bytes", "constant", "float", "raw", "zstd"]);
     assert!(golden.iter().any(|(container, _)| container.stored_chunks() < container.grid().chunks()), "tied weights");
 }
+
+#[test]
+fn version_1_1() {
+    let golden = golden("1.1");
+    let mut codecs = BTreeSet::new();
+    for (container, original) in &golden {
+        assert_eq!(container.version().to_string(), "1.1");
+        decodes_to_its_original(container, original);
+        codecs.extend(container.codec_usage().iter().map(|usage| usage.codec.name()));
+    }
+    let all = ["bytes", "constant", "differences", "float", "palette", "raw", "scaled", "sparse", "zstd"];
+    assert_eq!(codecs.into_iter().collect::<Vec<_>>(), all);
+}
