@@ -31,6 +31,11 @@ if [ ! -e "$PEERS/.complete" ]; then
 fi
 
 result=$(mktemp)
-trap 'rm -f "$result"' EXIT
-"$PYTHON" "$ROOT/scripts/bench.py" --bigsmall "$BIGSMALL" --lmz "$PEERS/bin/lmz" --data "$DATA" >"$result"
+decoding=$(mktemp)
+trap 'rm -f "$result" "$decoding"' EXIT
+step "cargo bench --bench decode"
+(cd "$ROOT" && BIGSMALL_BENCH_JSON=$decoding cargo bench --locked -p bigsmall-codec --bench decode " 256  " >&2)
+mkdir -p "$ROOT/docs/benchmarks"
+"$PYTHON" "$ROOT/scripts/bench.py" --bigsmall "$BIGSMALL" --lmz "$PEERS/bin/lmz" --data "$DATA" \
+    --decoding "$decoding" --pictures "$ROOT/docs/benchmarks" >"$result"
 cat "$result" >"$target"
