@@ -1,12 +1,21 @@
 //! Decoded chunks, kept for a while.
 //!
 //! The kernel's page cache is the cache that matters; this one bridges the time until the kernel has asked for all of a
-//! chunk, which it does in pieces smaller than one, from several threads and out of order. Whoever asks first for a
-//! chunk decodes it; whoever asks for it meanwhile waits for that. No lock is held while a chunk is decoded.
+//! chunk, which it does in pieces that begin and end within chunks, from several threads and out of order. Whoever asks
+//! first for a part of a chunk decodes it; whoever asks for another part meanwhile waits for that. No lock is held while
+//! a chunk is decoded.
+//!
+//! Two kinds of chunks are not kept. One that a read wants all of is decoded to where the read wants it: the kernel never
+//! has two reads of one page under way, so nobody else can want it now. And one of which each byte has been handed out
+//! is dropped: the kernel has it. So a file that is read from its start to its end needs next to no memory here, and the
+//! few buffers that it needs are used again and again, while the processor still has them in its caches.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bigsmall_codec::{ChunkIndex, Error, ErrorKind, Original};
 use lru::LruCache;
@@ -15,8 +24,11 @@ use lru::LruCache;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileId(pub u64);
 
+/// How many buffers of chunks that were dropped wait for the next chunk.
+const SPARE_BUFFERS: usize = 8;
+
 /// A chunk, or why there is none. Shared by all who wait for it.
-type Outcome = Result<Arc<[u8]>, Arc<Error>>;
+type Outcome = Result<Arc<Vec<u8>>, Arc<Error>>;
 
 type Key = (FileId, ChunkIndex);
 
@@ -27,17 +39,49 @@ struct Flight {
     landed: Condvar,
 }
 
+/// A chunk that is kept.
+struct Kept {
+    bytes: Arc<Vec<u8>>,
+    /// Bytes that have been handed out, however often each.
+    handed_out: usize,
+}
+
 struct State {
-    chunks: LruCache<Key, Arc<[u8]>>,
+    chunks: LruCache<Key, Kept>,
     /// Bytes of all chunks together.
     bytes: u64,
     flights: HashMap<Key, Arc<Flight>>,
+    /// Buffers of chunks that were dropped.
+    spare: Vec<Vec<u8>>,
+}
+
+/// What a cache has done so far.
+#[derive(Debug, Default)]
+pub struct Counters {
+    hits: AtomicU64,
+    decoded: AtomicU64,
+    decode_nanoseconds: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// What a cache had done at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Parts of chunks that were at hand, or became so while somebody else decoded them.
+    pub hits: u64,
+    /// Chunks that were decoded.
+    pub decoded: u64,
+    /// The time that decoding took, that of all threads added up.
+    pub decode_time: Duration,
+    /// Chunks that could not be decoded.
+    pub failed: u64,
 }
 
 /// A bounded cache of decoded chunks, shared between threads.
 pub struct ChunkCache {
     capacity: u64,
     state: Mutex<State>,
+    counters: Counters,
 }
 
 /// What is poisoned here is never inconsistent: each critical section changes one thing at a time.
@@ -48,60 +92,154 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl ChunkCache {
     /// A cache that keeps at most `capacity` bytes of chunks.
     pub fn new(capacity: u64) -> ChunkCache {
-        let state = State { chunks: LruCache::unbounded(), bytes: 0, flights: HashMap::new() };
-        ChunkCache { capacity, state: Mutex::new(state) }
+        let state = State { chunks: LruCache::unbounded(), bytes: 0, flights: HashMap::new(), spare: Vec::new() };
+        ChunkCache { capacity, state: Mutex::new(state), counters: Counters::default() }
     }
 
-    /// The bytes of a chunk of `original`, decoded now or a while ago.
+    /// Fills `out` with the bytes of `original` from `offset` on.
     ///
     /// # Errors
-    /// Those of [`Original::decode_chunk`]. An error is not kept: the next who asks tries again.
-    pub fn get(&self, file: FileId, original: &dyn Original, chunk: ChunkIndex) -> Outcome {
-        let key = (file, chunk);
-        let flight = {
-            let mut state = lock(&self.state);
-            if let Some(bytes) = state.chunks.get(&key) {
-                return Ok(Arc::clone(bytes));
+    /// Those of [`Original::decode_chunk`]; `out` then holds unspecified bytes. An error is not kept: the next who asks
+    /// tries again.
+    ///
+    /// # Panics
+    /// When the range reaches beyond the end of the original.
+    pub fn read(&self, file: FileId, original: &dyn Original, offset: u64, out: &mut [u8]) -> Result<(), Arc<Error>> {
+        let end = offset + out.len() as u64;
+        assert!(end <= original.len(), "bytes {offset} to {end} of {}", original.len());
+        let mut rest = out;
+        for chunk in original.grid().chunks_of(offset..end) {
+            let have = original.grid().range(chunk);
+            let (from, to) = (have.start.max(offset), have.end.min(end));
+            let part;
+            (part, rest) = rest.split_at_mut((to - from) as usize);
+            self.read_chunk((file, chunk), original, (from - have.start) as usize..(to - have.start) as usize, part)?;
+        }
+        Ok(())
+    }
+
+    /// What has been done so far.
+    pub fn counts(&self) -> Counts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            hits: get(&self.counters.hits),
+            decoded: get(&self.counters.decoded),
+            decode_time: Duration::from_nanos(get(&self.counters.decode_nanoseconds)),
+            failed: get(&self.counters.failed),
+        }
+    }
+
+    /// Bytes of chunks that are kept now, and the most that may be.
+    pub fn usage(&self) -> (u64, u64) {
+        (lock(&self.state).bytes, self.capacity)
+    }
+
+    /// Fills `out` with the part `wanted` of a chunk.
+    fn read_chunk(
+        &self,
+        key: Key,
+        original: &dyn Original,
+        wanted: Range<usize>,
+        out: &mut [u8],
+    ) -> Result<(), Arc<Error>> {
+        let range = original.grid().range(key.1);
+        let len = (range.end - range.start) as usize;
+        let mut state = lock(&self.state);
+        let bytes = if let Some(kept) = state.chunks.get_mut(&key) {
+            kept.handed_out += wanted.len();
+            let (bytes, done) = (Arc::clone(&kept.bytes), kept.handed_out >= len);
+            if done {
+                self.drop_chunk(&mut state, &key);
             }
-            if let Some(flight) = state.flights.get(&key).cloned() {
-                drop(state);
-                return flight.wait();
-            }
+            drop(state);
+            self.counters.hits.fetch_add(1, Ordering::Relaxed);
+            bytes
+        } else if let Some(flight) = state.flights.get(&key).cloned() {
+            drop(state);
+            self.counters.hits.fetch_add(1, Ordering::Relaxed);
+            flight.wait()?
+        } else if wanted.len() == len {
+            drop(state);
+            return self.decode(key.1, original, out).map_err(Arc::new);
+        } else {
             let flight = Arc::new(Flight::default());
             state.flights.insert(key, Arc::clone(&flight));
-            flight
+            let buffer = state.spare.pop().unwrap_or_default();
+            drop(state);
+            self.fly(key, original, &flight, buffer, len, wanted.len())?
         };
-        // A panic must not leave the others waiting for ever.
-        let decoded = catch_unwind(AssertUnwindSafe(|| decode(original, chunk)))
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Corrupt, "the decoder panicked")));
-        let outcome = decoded.map_err(Arc::new);
+        out.copy_from_slice(&bytes[wanted]);
+        self.give_back(bytes);
+        Ok(())
+    }
+
+    /// Decodes a chunk of `len` bytes for all who wait for `flight`, and keeps it.
+    fn fly(
+        &self,
+        key: Key,
+        original: &dyn Original,
+        flight: &Flight,
+        mut buffer: Vec<u8>,
+        len: usize,
+        wanted: usize,
+    ) -> Outcome {
+        buffer.resize(len, 0);
+        let outcome = self.decode(key.1, original, &mut buffer).map(|()| Arc::new(buffer)).map_err(Arc::new);
         let mut state = lock(&self.state);
         state.flights.remove(&key);
         if let Ok(bytes) = &outcome {
-            self.insert(&mut state, key, Arc::clone(bytes));
+            self.keep(&mut state, key, Kept { bytes: Arc::clone(bytes), handed_out: wanted });
         }
         drop(state);
         flight.land(outcome.clone());
         outcome
     }
 
-    fn insert(&self, state: &mut State, key: Key, bytes: Arc<[u8]>) {
-        state.bytes += bytes.len() as u64;
-        if let Some(old) = state.chunks.put(key, bytes) {
-            state.bytes -= old.len() as u64;
+    fn decode(&self, chunk: ChunkIndex, original: &dyn Original, out: &mut [u8]) -> Result<(), Error> {
+        let start = Instant::now();
+        // A panic must not leave the others waiting for ever.
+        let decoded = catch_unwind(AssertUnwindSafe(|| original.decode_chunk(chunk, out)))
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Corrupt, "the decoder panicked")));
+        let counters = &self.counters;
+        counters.decode_nanoseconds.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        let counter = if decoded.is_ok() { &counters.decoded } else { &counters.failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+        decoded
+    }
+
+    fn keep(&self, state: &mut State, key: Key, chunk: Kept) {
+        state.bytes += chunk.bytes.len() as u64;
+        if let Some(old) = state.chunks.put(key, chunk) {
+            state.bytes -= old.bytes.len() as u64;
         }
         while state.bytes > self.capacity {
             let Some((_, evicted)) = state.chunks.pop_lru() else { break };
-            state.bytes -= evicted.len() as u64;
+            state.bytes -= evicted.bytes.len() as u64;
+            recycle(state, evicted.bytes);
+        }
+    }
+
+    fn drop_chunk(&self, state: &mut State, key: &Key) {
+        if let Some(kept) = state.chunks.pop(key) {
+            state.bytes -= kept.bytes.len() as u64;
+        }
+    }
+
+    /// Takes back what was handed out, in case that it was the last use of a chunk that is not kept any more.
+    fn give_back(&self, bytes: Arc<Vec<u8>>) {
+        if Arc::strong_count(&bytes) == 1 {
+            recycle(&mut lock(&self.state), bytes);
         }
     }
 }
 
-fn decode(original: &dyn Original, chunk: ChunkIndex) -> Result<Arc<[u8]>, Error> {
-    let range = original.grid().range(chunk);
-    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, (range.end - range.start) as usize).collect();
-    original.decode_chunk(chunk, Arc::get_mut(&mut bytes).expect("nobody else has it yet"))?;
-    Ok(bytes)
+/// Keeps the buffer of a chunk that nobody uses for the next one.
+fn recycle(state: &mut State, bytes: Arc<Vec<u8>>) {
+    if state.spare.len() < SPARE_BUFFERS
+        && let Ok(buffer) = Arc::try_unwrap(bytes)
+    {
+        state.spare.push(buffer);
+    }
 }
 
 impl Flight {
@@ -118,5 +256,139 @@ impl Flight {
     fn land(&self, outcome: Outcome) {
         *lock(&self.outcome) = Some(outcome);
         self.landed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use bigsmall_codec::{Grid, Result as CodecResult};
+
+    use super::*;
+
+    const CHUNK: usize = 100;
+    const FILE: FileId = FileId(1);
+
+    /// An original whose bytes are known, that counts what is decoded and fails on demand.
+    struct Counting {
+        grid: Grid,
+        decoded: AtomicU64,
+        fails: AtomicBool,
+        panics: AtomicBool,
+        takes: Duration,
+    }
+
+    impl Counting {
+        fn new(len: u64) -> Counting {
+            let no = AtomicBool::default;
+            let grid = Grid::uniform(len, CHUNK as u32).unwrap();
+            Counting { grid, decoded: AtomicU64::new(0), fails: no(), panics: no(), takes: Duration::ZERO }
+        }
+
+        fn byte(at: u64) -> u8 {
+            (at * 31 / 7) as u8
+        }
+
+        fn decoded(&self) -> u64 {
+            self.decoded.load(Ordering::Relaxed)
+        }
+    }
+
+    impl Original for Counting {
+        fn grid(&self) -> &Grid {
+            &self.grid
+        }
+
+        fn decode_chunk(&self, chunk: ChunkIndex, out: &mut [u8]) -> CodecResult<()> {
+            thread::sleep(self.takes);
+            self.decoded.fetch_add(1, Ordering::Relaxed);
+            assert!(!self.panics.load(Ordering::Relaxed), "as the test wishes");
+            if self.fails.load(Ordering::Relaxed) {
+                return Err(Error::new(ErrorKind::Corrupt, "as the test wishes"));
+            }
+            let start = self.grid.range(chunk).start;
+            (start..).zip(out).for_each(|(at, byte)| *byte = Counting::byte(at));
+            Ok(())
+        }
+    }
+
+    #[track_caller]
+    fn read(cache: &ChunkCache, original: &Counting, offset: u64, len: usize) {
+        let mut out = vec![0; len];
+        cache.read(FILE, original, offset, &mut out).unwrap();
+        assert!((offset..).zip(&out).all(|(at, byte)| *byte == Counting::byte(at)), "{len} bytes at {offset}");
+    }
+
+    #[test]
+    fn a_file_read_from_start_to_end_is_decoded_once_and_not_kept() {
+        let (cache, original) = (ChunkCache::new(1000), Counting::new(1050));
+        // Pieces that begin and end within chunks, and some that hold whole ones.
+        let mut at = 0;
+        for len in [30, 250, 20, 370, 100, 180, 100] {
+            read(&cache, &original, at, len);
+            at += len as u64;
+        }
+        assert_eq!((at, original.decoded()), (1050, 11));
+        assert_eq!(cache.usage(), (0, 1000));
+        assert_eq!((cache.counts().decoded, cache.counts().failed), (11, 0));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
+        let (cache, original) = (ChunkCache::new(250), Counting::new(1000));
+        for chunk in [0, 1, 0, 2, 0] {
+            read(&cache, &original, chunk * 100, 10);
+            assert!(cache.usage().0 <= 250);
+        }
+        assert_eq!(original.decoded(), 3);
+        read(&cache, &original, 110, 10);
+        assert_eq!(original.decoded(), 4, "chunk 1 was used least recently");
+        let none = ChunkCache::new(0);
+        read(&none, &original, 5, 300);
+        assert_eq!(none.usage(), (0, 0));
+    }
+
+    #[test]
+    fn one_decode_serves_all_who_ask_meanwhile() {
+        let cache = ChunkCache::new(1000);
+        let original = Counting { takes: Duration::from_millis(50), ..Counting::new(100) };
+        let barrier = Barrier::new(16);
+        thread::scope(|scope| {
+            for offset in 0..16 {
+                let (cache, original, barrier) = (&cache, &original, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    read(cache, original, offset, 3);
+                });
+            }
+        });
+        assert_eq!(original.decoded(), 1);
+        assert_eq!(cache.counts().hits, 15);
+    }
+
+    #[test]
+    fn failures_reach_all_who_wait_and_are_not_kept() {
+        let cache = ChunkCache::new(1000);
+        let original = Counting { takes: Duration::from_millis(50), ..Counting::new(100) };
+        for failing in [&original.fails, &original.panics] {
+            failing.store(true, Ordering::Relaxed);
+            let failed = AtomicU64::new(0);
+            thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let outcome = cache.read(FILE, &original, 0, &mut [0; 10]);
+                        failed.fetch_add(u64::from(outcome.is_err()), Ordering::Relaxed);
+                    });
+                }
+            });
+            assert_eq!(failed.into_inner(), 4);
+            assert!(cache.read(FILE, &original, 0, &mut [0; CHUNK]).is_err(), "a whole chunk");
+            failing.store(false, Ordering::Relaxed);
+            read(&cache, &original, 0, 10);
+            cache.read(FILE, &original, 10, &mut [0; 90]).unwrap();
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The translation to FUSE: the only file that names the library.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File, Metadata};
@@ -32,6 +33,10 @@ const MAX_BACKGROUND: u16 = 64;
 
 /// The most threads that take requests: more bring nothing once each core has one.
 const MOST_THREADS: usize = 4;
+
+/// Where zeros begin to be served: loaders have to find a header first.
+#[cfg(feature = "serve-zeros")]
+const TRUE_START: u64 = 1 << 20;
 
 /// The threads that serve a mount. Dropping it unmounts; `join` waits until somebody does.
 pub(crate) type Serving = BackgroundSession;
@@ -67,6 +72,8 @@ pub(crate) fn start(view: View, cache: ChunkCache, mountpoint: &Path, settings: 
         handles: Mutex::new(HashMap::new()),
         next_handle: AtomicU64::new(1),
         read_ahead: settings.read_ahead,
+        #[cfg(feature = "serve-zeros")]
+        serve_zeros: std::env::var_os("BIGSMALL_SERVE_ZEROS").is_some(),
     };
     Session::new(filesystem, mountpoint, &config)?.spawn()
 }
@@ -85,6 +92,9 @@ struct Mount {
     handles: Mutex<HashMap<u64, Arc<Handle>>>,
     next_handle: AtomicU64,
     read_ahead: u32,
+    /// Whether zeros are served instead of what is asked for, to measure what FUSE costs by itself.
+    #[cfg(feature = "serve-zeros")]
+    serve_zeros: bool,
 }
 
 impl Mount {
@@ -183,42 +193,56 @@ impl Mount {
         Ok(Handle::Directory(entries))
     }
 
-    fn read(&self, handle: FileHandle, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
+    /// Gives `reply` what the file has at `offset`, at most `size` bytes.
+    fn read(&self, handle: FileHandle, offset: u64, size: u32, reply: ReplyData) {
+        // Made once for each thread: a megabyte that comes from the system each time costs as much as decoding it.
+        let mut buffer = REPLY.take();
+        if buffer.len() < size as usize {
+            buffer.resize(size as usize, 0);
+        }
+        match self.fill(handle, offset, &mut buffer[..size as usize]) {
+            Ok(len) => reply.data(&buffer[..len]),
+            Err(errno) => reply.error(errno),
+        }
+        REPLY.set(buffer);
+    }
+
+    /// Fills the beginning of `out` with what the file has at `offset`, and says how much that is.
+    fn fill(&self, handle: FileHandle, offset: u64, out: &mut [u8]) -> Result<usize, Errno> {
         match &*self.handle(handle)? {
-            Handle::Virtual { opened, path } => self.read_virtual(opened, path, offset, size),
+            Handle::Virtual { opened, path } => {
+                let original = &*opened.container;
+                let len = original.len().saturating_sub(offset).min(out.len() as u64) as usize;
+                #[cfg(feature = "serve-zeros")]
+                if self.serve_zeros && offset >= TRUE_START {
+                    return Ok(len);
+                }
+                self.cache.read(opened.id, original, offset, &mut out[..len]).map_err(|error| {
+                    log::error!("{}: {error}", path.display());
+                    Errno::EIO
+                })?;
+                Ok(len)
+            }
             Handle::Plain(file) => {
-                let mut bytes = vec![0; size as usize];
                 let mut len = 0;
-                while len < bytes.len() {
-                    match file.read_at(&mut bytes[len..], offset + len as u64) {
+                while len < out.len() {
+                    match file.read_at(&mut out[len..], offset + len as u64) {
                         Ok(0) => break,
                         Ok(read) => len += read,
                         Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                         Err(e) => return Err(errno(&e)),
                     }
                 }
-                bytes.truncate(len);
-                Ok(bytes)
+                Ok(len)
             }
             Handle::Directory(_) => Err(Errno::EISDIR),
         }
     }
+}
 
-    fn read_virtual(&self, opened: &Opened, path: &Path, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
-        let original = &*opened.container;
-        let end = original.len().min(offset.saturating_add(u64::from(size)));
-        let mut bytes = Vec::with_capacity(end.saturating_sub(offset) as usize);
-        for chunk in original.grid().chunks_of(offset..end) {
-            let have = original.grid().range(chunk);
-            let decoded = self.cache.get(opened.id, original, chunk).map_err(|error| {
-                log::error!("{}: {error}", path.display());
-                Errno::EIO
-            })?;
-            let (from, to) = (have.start.max(offset), have.end.min(end));
-            bytes.extend_from_slice(&decoded[(from - have.start) as usize..(to - have.start) as usize]);
-        }
-        Ok(bytes)
-    }
+thread_local! {
+    /// What this thread replies to reads with.
+    static REPLY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The error number for an error of the source.
@@ -346,10 +370,7 @@ impl Filesystem for Mount {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.read(handle, offset, size) {
-            Ok(bytes) => reply.data(&bytes),
-            Err(errno) => reply.error(errno),
-        }
+        self.read(handle, offset, size, reply);
     }
 
     fn release(

@@ -40,7 +40,7 @@ pub struct Args {
     foreground: bool,
 
     /// Memory for decoded chunks, such as 64MiB
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
     cache_size: u64,
 
     /// What the kernel reads ahead of a program that reads in sequence; more than 128 KiB takes effect only for root
