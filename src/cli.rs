@@ -1,12 +1,13 @@
 //! Which commands there are.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{compress, decompress, info, mount, umount, verify};
+use crate::commands::{compress, decompress, info, mount, mount_helper, mounts, umount, verify};
 use crate::failure::Failure;
 use crate::ui;
 
@@ -18,6 +19,7 @@ Examples:
   bigsmall verify model.bs               read all of it and check every byte
   bigsmall decompress model.bs           write model.safetensors again, byte for byte
   bigsmall mount models /mnt/models      show every container in models as its original
+  bigsmall mounts                        list what is mounted
   bigsmall umount /mnt/models            end that
 
 Exit codes: 0 all is well, 1 verify found damage, 2 the command could not do what it was asked to,
@@ -40,6 +42,7 @@ enum Command {
     Info(info::Args),
     Verify(verify::Args),
     Mount(mount::Args),
+    Mounts(mounts::Args),
     Umount(umount::Args),
 }
 
@@ -48,6 +51,14 @@ enum Command {
 /// # Errors
 /// What to say on standard error, and the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Failure> {
+    let mut arguments = arguments.into_iter().peekable();
+    let called_by_mount = |name: &OsString| Path::new(name).file_name() == Some(mount_helper::NAME.as_ref());
+    if arguments.next_if(called_by_mount).is_some() {
+        return match mount_helper::arguments(arguments)? {
+            Some(arguments) => run(arguments),
+            None => Ok(ExitCode::SUCCESS),
+        };
+    }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -58,6 +69,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Fa
         Command::Info(args) => info::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Mount(args) => mount::run(args),
+        Command::Mounts(args) => mounts::run(args),
         Command::Umount(args) => umount::run(args),
     }
 }

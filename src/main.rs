@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod failure;
 mod interrupt;
+mod logging;
 mod options;
 mod transfer;
 mod tree;

@@ -8,7 +8,7 @@
 //! test fails and says which command brings it; none is skipped.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -91,6 +91,45 @@ fn every_comparison_notices_one_flipped_bit() {
         assert_eq!(shell_tool(tool, &plain, &altered), Verdict::Different, "{tool} on an altered copy");
     }
     assert_eq!(rust_reader(&plain, &altered), Verdict::Different, "the Rust reader on an altered copy");
+}
+
+#[test]
+fn a_model_of_the_hub_by_its_name() {
+    let plain = model("minilm-bf16");
+    let hub = |altered: bool| {
+        let scratch = TempDir::new().expect("a temporary folder");
+        let repository = scratch.path().join("hub/models--org--name");
+        let (blobs, snapshot) = (repository.join("blobs"), repository.join("snapshots/0123abc"));
+        for directory in [&blobs, &snapshot, &repository.join("refs")] {
+            fs::create_dir_all(directory).expect("a folder of the cache");
+        }
+        fs::write(repository.join("refs/main"), "0123abc").expect("the branch");
+        for (number, entry) in fs::read_dir(&plain).expect("the model").enumerate() {
+            let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).expect("a file of the model");
+            if path.is_dir() {
+                continue;
+            }
+            let blob = format!("{number:040x}");
+            fs::copy(&path, blobs.join(&blob)).expect("a blob");
+            symlink(Path::new("../../blobs").join(&blob), snapshot.join(&name)).expect("a link to the blob");
+            if name == "model.safetensors" {
+                // As docs/semantics.md says how a cache is compressed: the container takes the blob's place.
+                let container = blobs.join("container");
+                if altered {
+                    flip_a_bit_of_a_weight(&blobs.join(&blob));
+                }
+                run(bigsmall().arg("compress").arg(blobs.join(&blob)).arg("-o").arg(&container)).expect_success();
+                fs::rename(container, blobs.join(&blob)).expect("the container takes its place");
+            }
+        }
+        let source = scratch.path().join("hub");
+        let shown = Shown::mount_source(scratch, &source, &["--hf-cache"]);
+        let verdict = python("hub", &plain, shown.path());
+        shown.unmount();
+        verdict
+    };
+    assert_eq!(hub(false), Verdict::Same);
+    assert_eq!(hub(true), Verdict::Different, "an altered blob");
 }
 
 /// What a comparison found. Anything else (a crash, a missing file) fails the test where it happens.
@@ -207,11 +246,16 @@ impl Shown {
             assert!(!compressed.join(&name).exists(), "{name} was copied, so the mount would prove nothing");
         }
 
+        Shown::mount_source(scratch, &compressed, &[])
+    }
+
+    /// Mounts `source`, which lies in `scratch`, with these options.
+    fn mount_source(scratch: TempDir, source: &Path, options: &[&str]) -> Shown {
         let mountpoint = scratch.path().join("mount");
         fs::create_dir(&mountpoint).expect("a mount point");
         let mountpoint = mountpoint.canonicalize().expect("the mount point as the kernel lists it");
         let shown = Shown { mountpoint, _scratch: scratch };
-        run(bigsmall().arg("mount").arg(&compressed).arg(&shown.mountpoint)).expect_success();
+        run(bigsmall().arg("mount").args(options).arg(source).arg(&shown.mountpoint)).expect_success();
         assert!(shown.is_mounted(), "bigsmall mount succeeded, but nothing is mounted");
         shown
     }

@@ -32,6 +32,29 @@ type Outcome = Result<Arc<Vec<u8>>, Arc<Error>>;
 
 type Key = (FileId, ChunkIndex);
 
+/// What restores chunks whose stored bytes are damaged: the way in for redundancy that is kept beside a container.
+pub trait Healer: Send + Sync {
+    /// Restores a chunk into `out`, which is exactly as long as the chunk.
+    ///
+    /// The chunk may be handed out as soon as this returns, so it must have been compared with a checksum that is none
+    /// of the damaged bytes.
+    ///
+    /// # Errors
+    /// When the chunk cannot be restored; `out` then holds unspecified bytes.
+    fn heal(&self, chunk: ChunkIndex, out: &mut [u8]) -> Result<(), Error>;
+}
+
+/// What chunks are read from.
+#[derive(Clone, Copy)]
+pub struct Store<'a> {
+    /// Its name in the cache.
+    pub file: FileId,
+    /// What is decoded.
+    pub original: &'a dyn Original,
+    /// What repairs its chunks, if there is something.
+    pub healer: Option<&'a dyn Healer>,
+}
+
 /// A decode that is under way.
 #[derive(Default)]
 struct Flight {
@@ -62,6 +85,7 @@ pub struct Counters {
     decoded: AtomicU64,
     decode_nanoseconds: AtomicU64,
     failed: AtomicU64,
+    healed: AtomicU64,
 }
 
 /// What a cache had done at one moment.
@@ -75,6 +99,8 @@ pub struct Counts {
     pub decode_time: Duration,
     /// Chunks that could not be decoded.
     pub failed: u64,
+    /// Chunks that could not be decoded and were restored.
+    pub healed: u64,
 }
 
 /// A bounded cache of decoded chunks, shared between threads.
@@ -96,15 +122,16 @@ impl ChunkCache {
         ChunkCache { capacity, state: Mutex::new(state), counters: Counters::default() }
     }
 
-    /// Fills `out` with the bytes of `original` from `offset` on.
+    /// Fills `out` with the bytes of the original from `offset` on.
     ///
     /// # Errors
-    /// Those of [`Original::decode_chunk`]; `out` then holds unspecified bytes. An error is not kept: the next who asks
+    /// Those of [`Original::decode_chunk`], where they cannot be healed; `out` then holds unspecified bytes. An error is not kept: the next who asks
     /// tries again.
     ///
     /// # Panics
     /// When the range reaches beyond the end of the original.
-    pub fn read(&self, file: FileId, original: &dyn Original, offset: u64, out: &mut [u8]) -> Result<(), Arc<Error>> {
+    pub fn read(&self, store: Store<'_>, offset: u64, out: &mut [u8]) -> Result<(), Arc<Error>> {
+        let original = store.original;
         let end = offset + out.len() as u64;
         assert!(end <= original.len(), "bytes {offset} to {end} of {}", original.len());
         let mut rest = out;
@@ -113,7 +140,7 @@ impl ChunkCache {
             let (from, to) = (have.start.max(offset), have.end.min(end));
             let part;
             (part, rest) = rest.split_at_mut((to - from) as usize);
-            self.read_chunk((file, chunk), original, (from - have.start) as usize..(to - have.start) as usize, part)?;
+            self.read_chunk(store, chunk, (from - have.start) as usize..(to - have.start) as usize, part)?;
         }
         Ok(())
     }
@@ -126,6 +153,7 @@ impl ChunkCache {
             decoded: get(&self.counters.decoded),
             decode_time: Duration::from_nanos(get(&self.counters.decode_nanoseconds)),
             failed: get(&self.counters.failed),
+            healed: get(&self.counters.healed),
         }
     }
 
@@ -137,12 +165,13 @@ impl ChunkCache {
     /// Fills `out` with the part `wanted` of a chunk.
     fn read_chunk(
         &self,
-        key: Key,
-        original: &dyn Original,
+        store: Store<'_>,
+        chunk: ChunkIndex,
         wanted: Range<usize>,
         out: &mut [u8],
     ) -> Result<(), Arc<Error>> {
-        let range = original.grid().range(key.1);
+        let key = (store.file, chunk);
+        let range = store.original.grid().range(chunk);
         let len = (range.end - range.start) as usize;
         let mut state = lock(&self.state);
         let bytes = if let Some(kept) = state.chunks.get_mut(&key) {
@@ -160,13 +189,13 @@ impl ChunkCache {
             flight.wait()?
         } else if wanted.len() == len {
             drop(state);
-            return self.decode(key.1, original, out).map_err(Arc::new);
+            return self.decode(store, chunk, out).map_err(Arc::new);
         } else {
             let flight = Arc::new(Flight::default());
             state.flights.insert(key, Arc::clone(&flight));
             let buffer = state.spare.pop().unwrap_or_default();
             drop(state);
-            self.fly(key, original, &flight, buffer, len, wanted.len())?
+            self.fly(store, chunk, &flight, buffer, len, wanted.len())?
         };
         out.copy_from_slice(&bytes[wanted]);
         self.give_back(bytes);
@@ -176,15 +205,16 @@ impl ChunkCache {
     /// Decodes a chunk of `len` bytes for all who wait for `flight`, and keeps it.
     fn fly(
         &self,
-        key: Key,
-        original: &dyn Original,
+        store: Store<'_>,
+        chunk: ChunkIndex,
         flight: &Flight,
         mut buffer: Vec<u8>,
         len: usize,
         wanted: usize,
     ) -> Outcome {
+        let key = (store.file, chunk);
         buffer.resize(len, 0);
-        let outcome = self.decode(key.1, original, &mut buffer).map(|()| Arc::new(buffer)).map_err(Arc::new);
+        let outcome = self.decode(store, chunk, &mut buffer).map(|()| Arc::new(buffer)).map_err(Arc::new);
         let mut state = lock(&self.state);
         state.flights.remove(&key);
         if let Ok(bytes) = &outcome {
@@ -195,16 +225,32 @@ impl ChunkCache {
         outcome
     }
 
-    fn decode(&self, chunk: ChunkIndex, original: &dyn Original, out: &mut [u8]) -> Result<(), Error> {
+    /// Decodes a chunk, or restores it where its stored bytes are damaged.
+    fn decode(&self, store: Store<'_>, chunk: ChunkIndex, out: &mut [u8]) -> Result<(), Error> {
         let start = Instant::now();
         // A panic must not leave the others waiting for ever.
-        let decoded = catch_unwind(AssertUnwindSafe(|| original.decode_chunk(chunk, out)))
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Corrupt, "the decoder panicked")));
-        let counters = &self.counters;
-        counters.decode_nanoseconds.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        let counter = if decoded.is_ok() { &counters.decoded } else { &counters.failed };
+        let unless_it_panics = |work: &mut dyn FnMut() -> Result<(), Error>| {
+            catch_unwind(AssertUnwindSafe(work))
+                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Corrupt, "the decoder panicked")))
+        };
+        let mut outcome = unless_it_panics(&mut || store.original.decode_chunk(chunk, out));
+        let mut counter = &self.counters.decoded;
+        if let (Err(error), Some(healer)) = (&outcome, store.healer) {
+            match unless_it_panics(&mut || healer.heal(chunk, out)) {
+                Ok(()) => {
+                    tracing::warn!("{error}: it was restored, and should be repaired on disk");
+                    counter = &self.counters.healed;
+                    outcome = Ok(());
+                }
+                Err(why) => tracing::warn!("{error}: it cannot be restored: {why}"),
+            }
+        }
+        if outcome.is_err() {
+            counter = &self.counters.failed;
+        }
         counter.fetch_add(1, Ordering::Relaxed);
-        decoded
+        self.counters.decode_nanoseconds.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        outcome
     }
 
     fn keep(&self, state: &mut State, key: Key, chunk: Kept) {
@@ -270,7 +316,6 @@ mod tests {
     use super::*;
 
     const CHUNK: usize = 100;
-    const FILE: FileId = FileId(1);
 
     /// An original whose bytes are known, that counts what is decoded and fails on demand.
     struct Counting {
@@ -315,10 +360,14 @@ mod tests {
         }
     }
 
+    fn store(original: &Counting) -> Store<'_> {
+        Store { file: FileId(1), original, healer: None }
+    }
+
     #[track_caller]
     fn read(cache: &ChunkCache, original: &Counting, offset: u64, len: usize) {
         let mut out = vec![0; len];
-        cache.read(FILE, original, offset, &mut out).unwrap();
+        cache.read(store(original), offset, &mut out).unwrap();
         assert!((offset..).zip(&out).all(|(at, byte)| *byte == Counting::byte(at)), "{len} bytes at {offset}");
     }
 
@@ -379,16 +428,45 @@ mod tests {
             thread::scope(|scope| {
                 for _ in 0..4 {
                     scope.spawn(|| {
-                        let outcome = cache.read(FILE, &original, 0, &mut [0; 10]);
+                        let outcome = cache.read(store(&original), 0, &mut [0; 10]);
                         failed.fetch_add(u64::from(outcome.is_err()), Ordering::Relaxed);
                     });
                 }
             });
             assert_eq!(failed.into_inner(), 4);
-            assert!(cache.read(FILE, &original, 0, &mut [0; CHUNK]).is_err(), "a whole chunk");
+            assert!(cache.read(store(&original), 0, &mut [0; CHUNK]).is_err(), "a whole chunk");
             failing.store(false, Ordering::Relaxed);
             read(&cache, &original, 0, 10);
-            cache.read(FILE, &original, 10, &mut [0; 90]).unwrap();
+            cache.read(store(&original), 10, &mut [0; 90]).unwrap();
         }
+    }
+
+    /// Restores all chunks but the second.
+    struct AllButTheSecond;
+
+    impl Healer for AllButTheSecond {
+        fn heal(&self, chunk: ChunkIndex, out: &mut [u8]) -> CodecResult<()> {
+            if chunk.0 == 1 {
+                return Err(Error::new(ErrorKind::Corrupt, "too much is lost"));
+            }
+            let start = chunk.0 * CHUNK as u64;
+            (start..).zip(out).for_each(|(at, byte)| *byte = Counting::byte(at));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn damaged_chunks_are_healed_before_anyone_sees_them() {
+        let (cache, original) = (ChunkCache::new(1000), Counting::new(300));
+        original.fails.store(true, Ordering::Relaxed);
+        let store = Store { healer: Some(&AllButTheSecond), ..store(&original) };
+        for (offset, len) in [(10, 20), (200, CHUNK)] {
+            let mut out = vec![0; len];
+            cache.read(store, offset, &mut out).unwrap();
+            assert!((offset..).zip(&out).all(|(at, byte)| *byte == Counting::byte(at)));
+        }
+        assert!(cache.read(store, 150, &mut [0; 10]).is_err(), "what cannot be restored stays an error");
+        let counts = cache.counts();
+        assert_eq!((counts.decoded, counts.healed, counts.failed), (0, 2, 1));
     }
 }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bigsmall_codec::{Container, Error, ErrorKind};
+use bigsmall_codec::{Container, Error, ErrorKind, PlainFile};
 use lru::LruCache;
 
-use crate::cache::FileId;
+use crate::cache::{FileId, Healer};
 
 /// How many containers are kept open between uses. Each costs a file descriptor and its index; those in use by open
 /// files stay open however many they are.
@@ -39,28 +39,41 @@ impl Identity {
     }
 }
 
-/// An open container and its name in the cache of chunks.
-#[derive(Clone, Debug)]
+/// An open container.
+#[derive(Clone)]
 pub struct Opened {
     /// The container.
     pub container: Arc<Container>,
     /// Its name in the cache of chunks, given to no other version of the file.
     pub id: FileId,
+    /// What repairs its chunks, if there is something.
+    pub healer: Option<Arc<dyn Healer>>,
+    /// The metadata of its file, taken from the open file: nothing else can be in its place meanwhile.
+    pub metadata: Arc<Metadata>,
 }
 
 /// The outcome of opening a file as a container: the container, or why it is none.
 type Outcome = Result<Opened, Arc<Error>>;
 
+/// Finds what repairs the chunks of the container at a path, once for each opening.
+pub type FindHealer = dyn Fn(&Path) -> Option<Arc<dyn Healer>> + Send + Sync;
+
 /// Containers by path.
 pub struct Containers {
     kept: Mutex<LruCache<PathBuf, (Identity, Outcome)>>,
     next_id: AtomicU64,
+    find_healer: Box<FindHealer>,
 }
 
 impl Containers {
-    /// None yet.
+    /// None yet, and nothing that repairs them.
     pub fn new() -> Containers {
-        Containers { kept: Mutex::new(LruCache::new(KEPT_OPEN)), next_id: AtomicU64::new(0) }
+        Containers::with_healers(Box::new(|_| None))
+    }
+
+    /// None yet; each is repaired by what `find_healer` finds for it.
+    pub fn with_healers(find_healer: Box<FindHealer>) -> Containers {
+        Containers { kept: Mutex::new(LruCache::new(KEPT_OPEN)), next_id: AtomicU64::new(0), find_healer }
     }
 
     /// The container at `path`, whose metadata is `metadata`; opened now, or before if the file is still the same.
@@ -77,14 +90,9 @@ impl Containers {
         }
         drop(kept);
         // Two threads may do this at once; then both do it, and one result stays.
-        let outcome = Container::open(path)
-            .map(|container| Opened {
-                container: Arc::new(container),
-                id: FileId(self.next_id.fetch_add(1, Ordering::Relaxed)),
-            })
-            .map_err(Arc::new);
+        let (identity, outcome) = self.open_now(path, identity);
         if let Err(error) = &outcome {
-            log::warn!("{error}");
+            tracing::warn!("{error}");
             if matches!(error.kind(), ErrorKind::Io(_)) {
                 return outcome;
             }
@@ -92,6 +100,31 @@ impl Containers {
         kept = self.lock();
         kept.put(path.to_owned(), (identity, outcome.clone()));
         outcome
+    }
+
+    /// Whether the file at `path`, with this metadata, has been opened as a container and was one.
+    pub fn known(&self, path: &Path, metadata: &Metadata) -> bool {
+        let identity = Identity::of(metadata);
+        self.lock().peek(path).is_some_and(|(known, outcome)| *known == identity && outcome.is_ok())
+    }
+
+    /// The outcome and the identity of what was opened, which is not `expected` where the file has just been replaced.
+    fn open_now(&self, path: &Path, expected: Identity) -> (Identity, Outcome) {
+        let mut identity = expected;
+        let opened = PlainFile::open(path).and_then(|file| {
+            let metadata = file.file().metadata().map_err(|e| Error::io("cannot stat the file", e).in_file(path))?;
+            identity = Identity::of(&metadata);
+            let container = Container::from_store(Box::new(file));
+            let container = container.map_err(|e| if e.io_error().is_some() { e } else { e.in_file(path) })?;
+            tracing::debug!("{}: opened", path.display());
+            Ok(Opened {
+                container: Arc::new(container),
+                id: FileId(self.next_id.fetch_add(1, Ordering::Relaxed)),
+                healer: (self.find_healer)(path),
+                metadata: Arc::new(metadata),
+            })
+        });
+        (identity, opened.map_err(Arc::new))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<PathBuf, (Identity, Outcome)>> {

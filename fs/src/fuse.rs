@@ -6,8 +6,8 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,13 +16,15 @@ use bigsmall_codec::Original;
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, Request, Session, SessionACL,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL,
 };
 
-use crate::cache::ChunkCache;
+use crate::cache::{ChunkCache, Store};
 use crate::containers::{Identity, Opened};
-use crate::nodes::{Nodes, ROOT, Version};
+use crate::nodes::{Behind, Nodes, ROOT, Version};
+use crate::stats::{Counting, STATS_ATTRIBUTE};
 use crate::view::{Entry, Kind, Shown, View};
+use crate::xattr;
 
 /// How long the kernel may believe names and attributes before it asks again: the time within which changes of the
 /// source show.
@@ -68,6 +70,7 @@ pub(crate) fn start(view: View, cache: ChunkCache, mountpoint: &Path, settings: 
     let filesystem = Mount {
         view,
         cache,
+        counting: Counting::new(),
         nodes,
         handles: Mutex::new(HashMap::new()),
         next_handle: AtomicU64::new(1),
@@ -80,7 +83,7 @@ pub(crate) fn start(view: View, cache: ChunkCache, mountpoint: &Path, settings: 
 
 /// What an open file or directory was when it was opened.
 enum Handle {
-    Virtual { opened: Opened, path: std::path::PathBuf },
+    Virtual { opened: Opened, path: PathBuf },
     Plain(File),
     Directory(Vec<(u64, FileType, OsString)>),
 }
@@ -88,6 +91,7 @@ enum Handle {
 struct Mount {
     view: View,
     cache: ChunkCache,
+    counting: Counting,
     nodes: Mutex<Nodes>,
     handles: Mutex<HashMap<u64, Arc<Handle>>>,
     next_handle: AtomicU64,
@@ -133,48 +137,58 @@ impl Mount {
         self.view.look_up(&dir, &name).map_err(|e| errno(&e))
     }
 
-    fn dir(&self, number: u64) -> Result<std::path::PathBuf, Errno> {
+    fn dir(&self, number: u64) -> Result<PathBuf, Errno> {
         Ok(self.nodes().get(number).ok_or(Errno::ESTALE)?.dir.clone())
     }
 
     fn look_up(&self, parent: u64, name: &OsStr) -> Result<FileAttr, Errno> {
         let dir = self.dir(parent)?;
         let entry = self.view.look_up(&dir, name).map_err(|e| errno(&e))?;
-        let number = self.nodes().look_up(parent, name, entry.path.clone(), version(&entry));
+        let number = self.nodes().look_up(parent, name, entry.path.clone(), behind(&entry), version(&entry));
         Ok(attributes(number, &entry.metadata, entry.len()))
     }
 
-    /// What a virtual file was when it was looked up, if it is one.
-    fn version(&self, number: u64) -> Result<Option<Version>, Errno> {
-        Ok(self.nodes().get(number).ok_or(Errno::ESTALE)?.version.clone())
+    fn attributes(&self, number: u64, handle: Option<FileHandle>) -> Result<FileAttr, Errno> {
+        let version = self.nodes().get(number).ok_or(Errno::ESTALE)?.version.clone();
+        // What has been replaced may still be open, and then it is what it was.
+        if let Some(version) = version {
+            return Ok(attributes(number, &version.metadata, version.len));
+        }
+        if let Some(Handle::Plain(file)) = handle.and_then(|handle| self.handle(handle).ok()).as_deref() {
+            let metadata = file.metadata().map_err(|e| errno(&e))?;
+            return Ok(attributes(number, &metadata, metadata.len()));
+        }
+        let entry = self.same_entry(number)?;
+        Ok(attributes(number, &entry.metadata, entry.len()))
     }
 
-    fn attributes(&self, number: u64) -> Result<FileAttr, Errno> {
-        match self.version(number)? {
-            // What has been replaced may still be open, and then it is what it was.
-            Some(version) => Ok(attributes(number, &version.metadata, version.len)),
-            None => self.entry(number).map(|entry| attributes(number, &entry.metadata, entry.len())),
-        }
+    /// What stands behind an inode now, unless that is something else than when the inode was looked up.
+    fn same_entry(&self, number: u64) -> Result<Entry, Errno> {
+        let before = self.nodes().get(number).ok_or(Errno::ESTALE)?.behind;
+        let entry = self.entry(number)?;
+        // The kernel looks the name up again.
+        if number == ROOT || behind(&entry) == before { Ok(entry) } else { Err(Errno::ESTALE) }
     }
 
     fn open(&self, number: u64) -> Result<(Handle, FopenFlags), Errno> {
-        let version = self.version(number)?.map(|version| version.identity);
-        let entry = self.entry(number)?;
-        let identity = Identity::of(&entry.metadata);
+        let entry = self.same_entry(number)?;
         match entry.kind {
-            Kind::Virtual(opened) if version == Some(identity) => {
-                Ok((Handle::Virtual { opened, path: entry.path }, FopenFlags::FOPEN_KEEP_CACHE))
-            }
-            Kind::Plain if version.is_none() => {
-                let file = File::open(&entry.path).map_err(|e| errno(&e))?;
+            Kind::Virtual(opened) => Ok((Handle::Virtual { opened, path: entry.path }, FopenFlags::FOPEN_KEEP_CACHE)),
+            Kind::Plain => {
+                // A pipe is opened by the kernel and never here; if one takes the file's place now, this must not wait.
+                let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&entry.path);
+                let file = file.map_err(|e| errno(&e))?;
+                let metadata = file.metadata().map_err(|e| errno(&e))?;
+                if Behind::plain(&metadata) != Behind::plain(&entry.metadata) {
+                    return Err(Errno::ESTALE);
+                }
                 // Pages of the same version stay; those of another are dropped by the kernel on this open.
+                let identity = Identity::of(&metadata);
                 let cached = self.nodes().get_mut(number).and_then(|node| node.cached.replace(identity));
                 let keep = cached.is_none_or(|cached| cached == identity);
                 Ok((Handle::Plain(file), if keep { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }))
             }
             Kind::Directory => Err(Errno::EISDIR),
-            // The name stands for something else by now: the kernel looks it up again.
-            _ => Err(Errno::ESTALE),
         }
     }
 
@@ -187,10 +201,31 @@ impl Mount {
             (number, FileType::Directory, OsString::from(".")),
             (parent, FileType::Directory, OsString::from("..")),
         ];
-        entries.extend(shown.into_iter().map(|Shown { name, file_type: kind, version }| {
-            (nodes.number(number, &name, version), file_type(kind), name)
+        entries.extend(shown.into_iter().map(|Shown { name, file_type: kind, behind }| {
+            (nodes.number(number, &name, behind), file_type(kind), name)
         }));
         Ok(Handle::Directory(entries))
+    }
+
+    fn extended_attribute(&self, number: u64, name: &OsStr) -> Result<Vec<u8>, Errno> {
+        // Others are asked for all the time, such as access control lists.
+        let Some(name) = xattr::ours(name) else { return Err(Errno::ENODATA) };
+        if number == ROOT {
+            return if name == STATS_ATTRIBUTE { Ok(self.stats()) } else { Err(Errno::ENODATA) };
+        }
+        if self.nodes().get(number).is_none_or(|node| node.version.is_none()) {
+            return Err(Errno::ENODATA);
+        }
+        let entry = self.same_entry(number)?;
+        let Kind::Virtual(opened) = entry.kind else { return Err(Errno::ESTALE) };
+        xattr::value(name, &entry.path, &opened.container).ok_or(Errno::ENODATA)
+    }
+
+    fn stats(&self) -> Vec<u8> {
+        let is_file = |handle: &&Arc<Handle>| !matches!(***handle, Handle::Directory(_));
+        let open_files = self.handles().values().filter(is_file).count() as u64;
+        let stats = self.counting.stats(&self.cache, open_files);
+        serde_json::to_vec(&stats).expect("numbers and names only")
     }
 
     /// Gives `reply` what the file has at `offset`, at most `size` bytes.
@@ -200,7 +235,9 @@ impl Mount {
         if buffer.len() < size as usize {
             buffer.resize(size as usize, 0);
         }
-        match self.fill(handle, offset, &mut buffer[..size as usize]) {
+        let outcome = self.fill(handle, offset, &mut buffer[..size as usize]);
+        self.counting.read(&outcome);
+        match outcome {
             Ok(len) => reply.data(&buffer[..len]),
             Err(errno) => reply.error(errno),
         }
@@ -217,8 +254,9 @@ impl Mount {
                 if self.serve_zeros && offset >= TRUE_START {
                     return Ok(len);
                 }
-                self.cache.read(opened.id, original, offset, &mut out[..len]).map_err(|error| {
-                    log::error!("{}: {error}", path.display());
+                let store = Store { file: opened.id, original, healer: opened.healer.as_deref() };
+                self.cache.read(store, offset, &mut out[..len]).map_err(|error| {
+                    tracing::error!("{}: {error}", path.display());
                     Errno::EIO
                 })?;
                 Ok(len)
@@ -271,14 +309,19 @@ fn file_type(kind: fs::FileType) -> FileType {
     }
 }
 
-/// The version of the container that `entry` shows the original of.
+/// What the number of `entry` is made from.
+fn behind(entry: &Entry) -> Behind {
+    match entry.kind {
+        Kind::Virtual(_) => Behind::Version(Identity::of(&entry.metadata)),
+        Kind::Plain => Behind::plain(&entry.metadata),
+        Kind::Directory => Behind::Place,
+    }
+}
+
+/// What the original of a container is now, if `entry` is one.
 fn version(entry: &Entry) -> Option<Version> {
-    let identity = Identity::of(&entry.metadata);
-    matches!(entry.kind, Kind::Virtual(_)).then(|| Version {
-        identity,
-        metadata: entry.metadata.clone(),
-        len: entry.len(),
-    })
+    let is_virtual = matches!(entry.kind, Kind::Virtual(_));
+    is_virtual.then(|| Version { metadata: entry.metadata.clone(), len: entry.len() })
 }
 
 /// What the mount says of a file that shows `len` bytes and lies in the source with this metadata.
@@ -303,7 +346,7 @@ fn attributes(number: u64, metadata: &Metadata, len: u64) -> FileAttr {
         kind: file_type(metadata.file_type()),
         // Nothing here can be written. The permissions of a link mean nothing and are always these.
         perm: if is_link { 0o777 } else { (metadata.mode() & 0o7555) as u16 },
-        nlink: if metadata.is_dir() { metadata.nlink() as u32 } else { 1 },
+        nlink: metadata.nlink() as u32,
         uid: metadata.uid(),
         gid: metadata.gid(),
         rdev: metadata.rdev() as u32,
@@ -338,8 +381,8 @@ impl Filesystem for Mount {
         self.nodes().forget(number.0, lookups);
     }
 
-    fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.attributes(number.0) {
+    fn getattr(&self, _: &Request, number: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
+        match self.attributes(number.0, handle) {
             Ok(attributes) => reply.attr(&TTL, &attributes),
             Err(errno) => reply.error(errno),
         }
@@ -413,6 +456,19 @@ impl Filesystem for Mount {
         reply.ok();
     }
 
+    fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        match self.extended_attribute(number.0, name) {
+            Ok(value) => give_attribute(&value, size, reply),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn listxattr(&self, _: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        let is_virtual = self.nodes().get(number.0).is_some_and(|node| node.version.is_some());
+        let names = if is_virtual { xattr::names() } else { Vec::new() };
+        give_attribute(&names, size, reply);
+    }
+
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         match statvfs(self.view.root()) {
             Ok(s) => reply.statfs(
@@ -427,6 +483,15 @@ impl Filesystem for Mount {
             ),
             Err(e) => reply.error(errno(&e)),
         }
+    }
+}
+
+/// Gives a value, or its length to whoever asks with an empty buffer.
+fn give_attribute(value: &[u8], size: u32, reply: ReplyXattr) {
+    match size {
+        0 => reply.size(value.len() as u32),
+        size if value.len() <= size as usize => reply.data(value),
+        _ => reply.error(Errno::ERANGE),
     }
 }
 

@@ -1,11 +1,14 @@
 //! A read-only FUSE filesystem that shows containers as the files they were made from.
 //!
 //! [`view`] says which names are shown and what stands behind them, [`cache`] keeps decoded chunks for a while, [`session`]
-//! mounts and unmounts. Only the private module `fuse` knows the FUSE library.
+//! mounts, [`mounts`] lists and unmounts, [`stats`] counts. Only the private module `fuse` knows the FUSE library.
 
 pub mod cache;
 pub mod containers;
 mod fuse;
+pub mod mounts;
 mod nodes;
 pub mod session;
+pub mod stats;
 pub mod view;
+mod xattr;

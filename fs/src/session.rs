@@ -1,15 +1,12 @@
 //! Mounting, unmounting, and the life of the process that serves a mount.
 
-use std::ffi::{CString, OsString};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,24 +16,18 @@ use signal_hook::iterator::Signals;
 
 use crate::cache::ChunkCache;
 use crate::fuse::{self, Serving, Settings};
-use crate::view::{Source, View};
-
-/// What the source of our mounts begins with in the kernel's list, by which they are known: root's mounts have no type of
-/// their own there.
-const SOURCE_PREFIX: &str = "bigsmall:";
+use crate::mounts::{Mount, SOURCE_PREFIX, detach, find_mount};
+use crate::view::{Recognise, Source, View};
 
 /// How long an unmount waits for a busy mount to become free before it lets go of it lazily.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long `umount` waits for the mount to leave the kernel's list. The process that served it ends soon after.
-const END_PATIENCE: Duration = Duration::from_secs(10);
-
 /// How often something that is waited for is looked at.
-const POLL: Duration = Duration::from_millis(20);
+pub(crate) const POLL: Duration = Duration::from_millis(20);
 
 /// Why something could not be mounted or unmounted: a message for people that names the path.
 #[derive(Debug)]
-pub struct SessionError(String);
+pub struct SessionError(pub(crate) String);
 
 impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,9 +37,9 @@ impl fmt::Display for SessionError {
 
 impl std::error::Error for SessionError {}
 
-type Result<T> = std::result::Result<T, SessionError>;
+pub(crate) type Result<T> = std::result::Result<T, SessionError>;
 
-fn failed<T>(message: impl Into<String>) -> Result<T> {
+pub(crate) fn failed<T>(message: impl Into<String>) -> Result<T> {
     Err(SessionError(message.into()))
 }
 
@@ -65,6 +56,10 @@ pub struct MountOptions {
     pub read_ahead: u32,
     /// Whether users other than the one who mounts may look.
     pub allow_other: bool,
+    /// Which files are taken for containers.
+    pub recognise: Recognise,
+    /// Whether the mount is unmounted when its process dies, however it dies.
+    pub auto_unmount: bool,
 }
 
 /// A checked [`MountOptions`]: paths are absolute, the source is what it should be.
@@ -116,7 +111,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 /// An error of the operating system as people say it.
-fn without_code(error: &io::Error) -> String {
+pub(crate) fn without_code(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error") {
         Some(at) => text[..at].to_lowercase(),
@@ -171,6 +166,7 @@ fn check_fuse_device() -> Result<()> {
 /// A live mount, served by this process.
 pub struct Mounted {
     serving: Serving,
+    source: PathBuf,
     mountpoint: PathBuf,
     /// Those that end it; watched since before there was a mount that one could leave behind.
     signals: Signals,
@@ -182,15 +178,24 @@ impl Prepared {
     /// # Errors
     /// A message that names the mount point.
     pub fn mount(self) -> Result<Mounted> {
-        let MountOptions { source, mountpoint, cache_size, read_ahead, allow_other } = self.options;
+        let MountOptions { source, mountpoint, cache_size, read_ahead, allow_other, recognise, auto_unmount } =
+            self.options;
+        raise_file_limit();
+        let guard = if auto_unmount { Some(Guard::start(&mountpoint)?) } else { None };
         let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
             .map_err(|e| SessionError(format!("cannot watch for signals: {e}")))?;
         let settings =
             Settings { allow_other, read_ahead, source_name: format!("{SOURCE_PREFIX}{}", source.display()) };
-        let serving = fuse::start(View::new(self.source), ChunkCache::new(cache_size), &mountpoint, settings)
+        let view = View::new(self.source, recognise);
+        let serving = fuse::start(view, ChunkCache::new(cache_size), &mountpoint, settings)
             .map_err(|e| mount_error(&mountpoint, allow_other, &e))?;
-        raise_read_ahead(&mountpoint, read_ahead);
-        Ok(Mounted { serving, mountpoint, signals })
+        if let Some(mount) = find_mount(&mountpoint)? {
+            raise_read_ahead(&mount, read_ahead);
+            if let Some(guard) = guard {
+                guard.watch(mount.id);
+            }
+        }
+        Ok(Mounted { serving, source, mountpoint, signals })
     }
 
     /// Mounts in a process of its own that goes on when this one ends, and returns when the mount is ready. What goes
@@ -277,11 +282,78 @@ fn redirect_standard_streams(log: Option<&File>) {
 
 /// Lets the kernel read ahead more than it offers to FUSE by itself, which only root may. Failing is no fault: the mount
 /// then works with what it has.
-fn raise_read_ahead(mountpoint: &Path, read_ahead: u32) {
-    let Ok(Some(mount)) = find_mount(mountpoint) else { return };
+fn raise_read_ahead(mount: &Mount, read_ahead: u32) {
     let knob = format!("/sys/class/bdi/{}/read_ahead_kb", mount.device);
     if let Err(error) = fs::write(&knob, (read_ahead / 1024).to_string()) {
-        log::debug!("{knob}: {error}");
+        tracing::debug!("{knob}: {error}");
+    }
+}
+
+/// Lets this process have open as many files as it may: each that a program has open here is one, and so is each
+/// container that is kept.
+fn raise_file_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is one `rlimit` and outlives both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}
+
+/// Closes all descriptors but the standard streams and `kept`. What others of this process wait for the end of must not
+/// be held open by a process that lives as long as the mount.
+fn close_all_but(kept: &File) {
+    let kept = kept.as_raw_fd() as libc::c_uint;
+    for (first, last) in [(3, kept - 1), (kept + 1, libc::c_uint::MAX)] {
+        if first <= last {
+            // SAFETY: no `File` of this process but `kept` is used from here on.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+    }
+}
+
+/// A process that unmounts a mount when the process that serves it has died. It waits at the end of a pipe which the
+/// other holds open as long as it lives.
+struct Guard {
+    /// Says which mount is to be unmounted, and then nothing more until the end.
+    says: File,
+}
+
+impl Guard {
+    /// Starts the process. This one must have no other threads.
+    fn start(mountpoint: &Path) -> Result<Guard> {
+        let (mut reader, writer) = pipe().map_err(|e| SessionError(format!("cannot make a pipe: {e}")))?;
+        // SAFETY: there is one thread only, so the child may do all that the parent could.
+        match unsafe { libc::fork() } {
+            -1 => failed(format!("cannot make a process: {}", io::Error::last_os_error())),
+            0 => {
+                drop(writer);
+                close_all_but(&reader);
+                // Signals to the terminal's programs are not meant for this one: it goes by the pipe.
+                // SAFETY: it takes no arguments, and a child does not lead a group.
+                unsafe { libc::setsid() };
+                let _ = std::env::set_current_dir("/");
+                redirect_standard_streams(None);
+                let mut said = String::new();
+                let _ = reader.read_to_string(&mut said);
+                if let Ok(id) = said.parse::<u64>()
+                    && find_mount(mountpoint).is_ok_and(|mount| mount.is_some_and(|mount| mount.id == id))
+                {
+                    let _ = detach(mountpoint, true);
+                }
+                std::process::exit(0);
+            }
+            _ => Ok(Guard { says: writer }),
+        }
+    }
+
+    /// Watches over the mount of this number, as long as this process lives.
+    fn watch(mut self, id: u64) {
+        let _ = write!(self.says, "{id}");
+        // Closed when the process ends and not before.
+        mem::forget(self.says);
     }
 }
 
@@ -292,6 +364,7 @@ impl Mounted {
     /// When the connection to the kernel breaks.
     pub fn serve(self) -> Result<()> {
         let mut signals = self.signals;
+        tracing::info!("{}: shows {}", self.mountpoint.display(), self.source.display());
         let handle = signals.handle();
         let mountpoint = self.mountpoint.clone();
         let watcher = thread::spawn(move || {
@@ -309,6 +382,7 @@ impl Mounted {
         }
         handle.close();
         let _ = watcher.join();
+        tracing::info!("{}: is unmounted", self.mountpoint.display());
         served.map_err(|e| SessionError(format!("{}: the mount broke: {e}", self.mountpoint.display())))
     }
 }
@@ -318,154 +392,12 @@ fn end(mountpoint: &Path) {
     let start = Instant::now();
     while let Err(error) = detach(mountpoint, false) {
         if start.elapsed() > BUSY_PATIENCE {
-            log::warn!("{}: still in use ({error}), so it is unmounted lazily", mountpoint.display());
+            tracing::warn!("{}: still in use ({error}), so it is unmounted lazily", mountpoint.display());
             if let Err(error) = detach(mountpoint, true) {
-                log::error!("{}: cannot be unmounted: {error}", mountpoint.display());
+                tracing::error!("{}: cannot be unmounted: {error}", mountpoint.display());
             }
             return;
         }
         thread::sleep(POLL);
-    }
-}
-
-/// Unmounts what `bigsmall mount` mounted on `mountpoint`, and waits until it is gone. A mount whose process died is
-/// cleaned away. With `lazy` a mount in use vanishes from the tree at once and ends when its last user does.
-///
-/// # Errors
-/// A message that names the path: it is no mount of ours, it is in use, it may not be unmounted.
-pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
-    let shown = mountpoint.display();
-    // A dead mount cannot be asked for its path.
-    let absolute = fs::canonicalize(mountpoint).or_else(|_| std::path::absolute(mountpoint));
-    let absolute = absolute.map_err(|e| SessionError(format!("{shown}: {}", without_code(&e))))?;
-    let Some(mount) = find_mount(&absolute)? else { return failed(format!("{shown}: nothing is mounted there")) };
-    if !mount.is_ours() {
-        return failed(format!("{shown}: is a mount of type {}, not one of bigsmall", mount.kind));
-    }
-    match detach(&absolute, lazy) {
-        Ok(()) => {}
-        Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
-            return failed(format!(
-                "{shown}: is in use; end the programs that use it (`fuser -vm {shown}` lists them) or try `--lazy`"
-            ));
-        }
-        Err(e) => return failed(format!("{shown}: cannot be unmounted: {}", without_code(&e))),
-    }
-    let start = Instant::now();
-    while find_mount(&absolute)?.is_some_and(|now| now.id == mount.id) {
-        if start.elapsed() > END_PATIENCE {
-            return failed(format!(
-                "{shown}: is still there {} seconds after it was unmounted",
-                END_PATIENCE.as_secs()
-            ));
-        }
-        thread::sleep(POLL);
-    }
-    Ok(())
-}
-
-/// Asks the kernel to unmount, or `fusermount3` where the kernel lets only root.
-fn detach(mountpoint: &Path, lazy: bool) -> io::Result<()> {
-    let path = CString::new(mountpoint.as_os_str().as_bytes())?;
-    let flags = libc::UMOUNT_NOFOLLOW | if lazy { libc::MNT_DETACH } else { 0 };
-    // SAFETY: `path` ends in NUL and outlives the call.
-    if unsafe { libc::umount2(path.as_ptr(), flags) } == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    if error.raw_os_error() != Some(libc::EPERM) {
-        return Err(error);
-    }
-    let mut command = Command::new("fusermount3");
-    command.arg(if lazy { "-uz" } else { "-u" }).arg("--").arg(mountpoint);
-    let output = command.stdin(Stdio::null()).output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(if said.contains("busy") {
-        io::Error::from_raw_os_error(libc::EBUSY)
-    } else {
-        io::Error::other(said.trim().to_owned())
-    })
-}
-
-/// A line of the kernel's list of mounts.
-struct MountLine {
-    id: u64,
-    /// Major and minor number, as in `0:42`.
-    device: String,
-    kind: String,
-    source: String,
-}
-
-impl MountLine {
-    /// Whether `bigsmall mount` made it.
-    fn is_ours(&self) -> bool {
-        self.kind.starts_with("fuse") && self.source.starts_with(SOURCE_PREFIX)
-    }
-}
-
-/// The topmost mount on exactly this path, if there is one.
-fn find_mount(path: &Path) -> Result<Option<MountLine>> {
-    let list = "/proc/self/mountinfo";
-    let lines = fs::read(list).map_err(|e| SessionError(format!("{list}: {e}")))?;
-    Ok(lines.split(|&byte| byte == b'\n').rev().find_map(|line| parse_mount(line, path)))
-}
-
-/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`, if the fifth field is `path`.
-fn parse_mount(line: &[u8], path: &Path) -> Option<MountLine> {
-    let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
-    if unescape(fields.get(4)?) != path.as_os_str() {
-        return None;
-    }
-    let separator = fields.iter().position(|field| *field == b"-")?;
-    let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
-    Some(MountLine {
-        id: text(fields[0]).parse().ok()?,
-        device: text(fields[2]),
-        kind: text(fields.get(separator + 1)?),
-        source: text(fields.get(separator + 2)?),
-    })
-}
-
-/// Undoes the kernel's `\040` for a blank, and the like.
-fn unescape(field: &[u8]) -> OsString {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, after)) = rest.split_first() {
-        let octal = after
-            .get(..3)
-            .filter(|_| byte == b'\\')
-            .and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
-        match octal {
-            Some(code) => {
-                out.push(code);
-                rest = &after[3..];
-            }
-            None => {
-                out.push(byte);
-                rest = after;
-            }
-        }
-    }
-    OsString::from_vec(out)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_list_is_understood() {
-        let line = br"36 35 0:52 / /mnt/my\040models ro,nosuid - fuse bigsmall:/data ro,user_id=0";
-        let mount = parse_mount(line, Path::new("/mnt/my models")).unwrap();
-        assert_eq!((mount.id, mount.device.as_str()), (36, "0:52"));
-        assert!(mount.is_ours());
-        let other = br"36 35 0:52 / /mnt ro - fuse /data ro";
-        assert!(!parse_mount(other, Path::new("/mnt")).unwrap().is_ours());
-        assert!(parse_mount(line, Path::new("/mnt")).is_none());
-        assert!(parse_mount(b"", Path::new("/mnt")).is_none());
-        assert_eq!(unescape(br"a\011b\134c\x"), std::ffi::OsStr::new("a\tb\\c\\x"));
     }
 }

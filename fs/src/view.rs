@@ -3,23 +3,30 @@
 //! A directory of the source is shown with these changes: a container `x.bs` appears as `x` with the extension of the
 //! name that it records, and is itself hidden. Where that cannot be, it stays visible as the plain file it is: if it
 //! cannot be opened (then whoever looks sees that something is wrong, and can copy it), if a real file has the name
-//! already, or if another container comes first. Of two containers with one name, the one whose own name is the
+//! already, if the name would be too long, or if another container comes first. Of two containers with one name, the one whose own name is the
 //! shorter comes first: `x.bs` before `x.safetensors.bs`.
+//!
+//! With [`Recognise::ByContent`], a file of any other name that is a container appears as its original under its own
+//! name. So does the cache of the Hugging Face Hub, whose files are named by hashes, with links leading to them.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use bigsmall_codec::Original;
 use bigsmall_codec::container::{EXTENSION, shown_name};
+use bigsmall_codec::{Container, Original};
 
-use crate::containers::{Containers, Identity, Opened};
+use crate::containers::{Containers, FindHealer, Identity, Opened};
+use crate::nodes::Behind;
+
+/// The bytes that programs expect the name of a file to have at most.
+const LONGEST_NAME: usize = 255;
 
 /// What stands behind a name.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Kind {
     /// A directory of the source.
     Directory,
@@ -30,7 +37,7 @@ pub enum Kind {
 }
 
 /// A file, directory or link that the mount shows.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Entry {
     /// Where it lies in the source; the container's path for a virtual file.
     pub path: PathBuf,
@@ -62,8 +69,18 @@ pub struct Shown {
     pub name: OsString,
     /// Whether it is a directory, a link, ...
     pub file_type: fs::FileType,
-    /// The version of its container, if it is a virtual file.
-    pub version: Option<Identity>,
+    /// What it is numbered by.
+    pub behind: Behind,
+}
+
+/// Which files are taken for containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recognise {
+    /// Those that are called `*.bs`.
+    #[default]
+    ByName,
+    /// Those besides that are containers whatever they are called.
+    ByContent,
 }
 
 /// What is mounted.
@@ -78,13 +95,19 @@ pub enum Source {
 /// The names that are shown.
 pub struct View {
     source: Source,
-    containers: Arc<Containers>,
+    recognise: Recognise,
+    containers: Containers,
 }
 
 impl View {
     /// The view of `source`.
-    pub fn new(source: Source) -> View {
-        View { source, containers: Arc::new(Containers::new()) }
+    pub fn new(source: Source, recognise: Recognise) -> View {
+        View { source, recognise, containers: Containers::new() }
+    }
+
+    /// The same view, in which damaged chunks are repaired by what `find_healer` finds for their container.
+    pub fn with_healers(self, find_healer: Box<FindHealer>) -> View {
+        View { containers: Containers::with_healers(find_healer), ..self }
     }
 
     /// What is mounted.
@@ -115,6 +138,9 @@ impl View {
                 if self.shown_instead(dir, name)?.is_some() {
                     return Err(io::ErrorKind::NotFound.into());
                 }
+                if let Some(opened) = self.recognised(&path, name, &metadata) {
+                    return Ok(virtual_entry(path, opened));
+                }
                 let kind = if metadata.is_dir() { Kind::Directory } else { Kind::Plain };
                 return Ok(Entry { path, metadata, kind });
             }
@@ -122,10 +148,10 @@ impl View {
             Err(error) => return Err(error),
         }
         for container in container_names(name) {
-            if let Some((path, metadata, opened)) = self.container(dir, &container)?
+            if let Some(opened) = self.container(dir, &container)?
                 && shown_name(&container, opened.container.original_name()).as_deref() == Some(name)
             {
-                return Ok(Entry { path, metadata, kind: Kind::Virtual(opened) });
+                return Ok(virtual_entry(dir.join(&container), opened));
             }
         }
         Err(io::ErrorKind::NotFound.into())
@@ -137,9 +163,10 @@ impl View {
     /// Those of reading the directory. Entries that vanish meanwhile are left out.
     pub fn list(&self, dir: &Path) -> io::Result<Vec<Shown>> {
         if let Source::Container(container) = &self.source {
-            let metadata = fs::metadata(container)?;
-            return Ok(vec![virtual_name(self.single_name(container)?, &metadata)]);
+            let opened = self.open_single(container)?;
+            return Ok(vec![virtual_name(single_name(container, &opened), &opened)]);
         }
+        let device = fs::metadata(dir)?.dev();
         let mut shown = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
@@ -147,8 +174,21 @@ impl View {
             let Ok(file_type) = entry.file_type() else { continue };
             match self.shown_instead(dir, &name) {
                 // A link to a container shows the file, not the link.
-                Ok(Some(instead)) => shown.extend(fs::metadata(entry.path()).map(|m| virtual_name(instead, &m))),
-                Ok(None) => shown.push(Shown { name, file_type, version: None }),
+                Ok(Some((instead, opened))) => shown.push(virtual_name(instead, &opened)),
+                Ok(None) => {
+                    // Of most files all is known without asking for each.
+                    let behind = if file_type.is_symlink() || self.recognise == Recognise::ByContent {
+                        let Ok(metadata) = entry.metadata() else { continue };
+                        let recognised = self.recognised(&entry.path(), &name, &metadata);
+                        let version = |opened: Opened| Behind::Version(Identity::of(&opened.metadata));
+                        recognised.map_or_else(|| Behind::plain(&metadata), version)
+                    } else if file_type.is_file() {
+                        Behind::Plain(device, entry.ino())
+                    } else {
+                        Behind::Place
+                    };
+                    shown.push(Shown { name, file_type, behind });
+                }
                 Err(_) => {}
             }
         }
@@ -156,12 +196,12 @@ impl View {
         Ok(shown)
     }
 
-    /// The name under which the mount shows the original of the container `name` instead of the container; `None` when
-    /// it shows `name` itself.
-    fn shown_instead(&self, dir: &Path, name: &OsStr) -> io::Result<Option<OsString>> {
-        let Some((_, _, opened)) = self.container(dir, name)? else { return Ok(None) };
+    /// The original of the container `name`, and the name under which the mount shows it instead of the container; `None`
+    /// when it shows `name` itself.
+    fn shown_instead(&self, dir: &Path, name: &OsStr) -> io::Result<Option<(OsString, Opened)>> {
+        let Some(opened) = self.container(dir, name)? else { return Ok(None) };
         let Some(shown) = shown_name(name, opened.container.original_name()) else { return Ok(None) };
-        if fs::symlink_metadata(dir.join(&shown)).is_ok() {
+        if shown.len() > LONGEST_NAME || fs::symlink_metadata(dir.join(&shown)).is_ok() {
             return Ok(None);
         }
         // Another container that is shown under this name and comes first?
@@ -169,18 +209,31 @@ impl View {
             if rival == name {
                 break;
             }
-            if let Some((_, _, rival_opened)) = self.container(dir, &rival)?
+            if let Some(rival_opened) = self.container(dir, &rival)?
                 && shown_name(&rival, rival_opened.container.original_name()).as_ref() == Some(&shown)
             {
                 return Ok(None);
             }
         }
-        Ok(Some(shown))
+        Ok(Some((shown, opened)))
+    }
+
+    /// The file `name` at `path`, if it is a container that is recognised by its content alone.
+    fn recognised(&self, path: &Path, name: &OsStr, metadata: &Metadata) -> Option<Opened> {
+        if self.recognise == Recognise::ByName || !metadata.is_file() || has_extension(name) {
+            return None;
+        }
+        // So that nothing is said of files that are none and do not claim to be.
+        let known = self.containers.known(path, metadata);
+        if !known && !Container::is_container(path).unwrap_or(false) {
+            return None;
+        }
+        self.containers.open(path, metadata).ok()
     }
 
     /// The container called `name` in `dir`, if there is one that can be opened.
-    fn container(&self, dir: &Path, name: &OsStr) -> io::Result<Option<(PathBuf, Metadata, Opened)>> {
-        if Path::new(name).extension() != Some(OsStr::new(EXTENSION)) {
+    fn container(&self, dir: &Path, name: &OsStr) -> io::Result<Option<Opened>> {
+        if !has_extension(name) {
             return Ok(None);
         }
         let path = dir.join(name);
@@ -188,35 +241,45 @@ impl View {
             Ok(metadata) if metadata.is_file() => metadata,
             _ => return Ok(None),
         };
-        Ok(self.containers.open(&path, &metadata).ok().map(|opened| (path, metadata, opened)))
+        Ok(self.containers.open(&path, &metadata).ok())
     }
 
     fn look_up_single(&self, container: &Path, name: &OsStr) -> io::Result<Entry> {
-        if self.single_name(container)? != name {
+        let opened = self.open_single(container)?;
+        if single_name(container, &opened) != name {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let metadata = fs::metadata(container)?;
-        let opened = self.open_single(container, &metadata)?;
-        Ok(Entry { path: container.to_owned(), metadata, kind: Kind::Virtual(opened) })
+        Ok(virtual_entry(container.to_owned(), opened))
     }
 
-    fn open_single(&self, container: &Path, metadata: &Metadata) -> io::Result<Opened> {
-        self.containers.open(container, metadata).map_err(|error| io::Error::other(error.to_string()))
-    }
-
-    /// The name of the only file of a mounted container: as in a directory, or the recorded name if the container's own
-    /// does not end in `.bs`.
-    fn single_name(&self, container: &Path) -> io::Result<OsString> {
-        let opened = self.open_single(container, &fs::metadata(container)?)?;
-        let recorded = opened.container.original_name();
-        let own = container.file_name().unwrap_or_default();
-        Ok(shown_name(own, recorded).unwrap_or_else(|| recorded.into()))
+    fn open_single(&self, container: &Path) -> io::Result<Opened> {
+        let opened = self.containers.open(container, &fs::metadata(container)?);
+        opened.map_err(|error| io::Error::other(error.to_string()))
     }
 }
 
-/// The name of the original of a container with this metadata.
-fn virtual_name(name: OsString, metadata: &Metadata) -> Shown {
-    Shown { name, file_type: metadata.file_type(), version: Some(Identity::of(metadata)) }
+/// Whether a name is that of a container.
+fn has_extension(name: &OsStr) -> bool {
+    Path::new(name).extension() == Some(OsStr::new(EXTENSION))
+}
+
+/// The name of the only file of a mounted container: as in a directory, or the recorded name if the container's own
+/// does not end in `.bs`.
+fn single_name(container: &Path, opened: &Opened) -> OsString {
+    let recorded = opened.container.original_name();
+    let own = container.file_name().unwrap_or_default();
+    shown_name(own, recorded).unwrap_or_else(|| recorded.into())
+}
+
+/// The original of a container at `path`.
+fn virtual_entry(path: PathBuf, opened: Opened) -> Entry {
+    Entry { path, metadata: (*opened.metadata).clone(), kind: Kind::Virtual(opened) }
+}
+
+/// The name of the original of a container.
+fn virtual_name(name: OsString, opened: &Opened) -> Shown {
+    let behind = Behind::Version(Identity::of(&opened.metadata));
+    Shown { name, file_type: opened.metadata.file_type(), behind }
 }
 
 /// The names of containers that might be shown as `shown`, in the order in which they are considered.

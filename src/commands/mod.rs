@@ -4,6 +4,8 @@ pub mod compress;
 pub mod decompress;
 pub mod info;
 pub mod mount;
+pub mod mount_helper;
+pub mod mounts;
 pub mod umount;
 pub mod verify;
 

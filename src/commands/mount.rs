@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bigsmall_fs::session::{MountOptions, SessionError};
+use bigsmall_fs::view::Recognise;
 
 use crate::failure::Failure;
+use crate::logging::{self, LogLevel, Sink};
 use crate::ui::size::parse_size;
 
 const EXAMPLES: &str = "\
@@ -15,6 +17,8 @@ Examples:
   bigsmall mount model.bs /mnt/model
       one file, /mnt/model/model.safetensors
   bigsmall mount --foreground --cache-size 1GiB models /mnt/models
+  bigsmall mount --hf-cache ~/.cache/huggingface/hub /mnt/hub
+      a cache of the Hub in which files were replaced by their containers; HF_HUB_CACHE=/mnt/hub uses it
   bigsmall umount /mnt/models
 
 The mount is read-only and goes to the background once it can be used. SIGTERM and SIGINT unmount it.";
@@ -51,9 +55,21 @@ pub struct Args {
     #[arg(long)]
     allow_other: bool,
 
-    /// Append to FILE what goes wrong while the mount is in the background
+    /// Append the log to FILE while the mount is in the background; without it, it goes to the system's log
     #[arg(long, value_name = "FILE", conflicts_with = "foreground")]
     log: Option<PathBuf>,
+
+    /// How much is logged
+    #[arg(long, value_name = "LEVEL", default_value = "warn", value_enum)]
+    log_level: LogLevel,
+
+    /// Also show files of other names that are containers, under their own names: for the cache of the Hugging Face Hub
+    #[arg(long)]
+    hf_cache: bool,
+
+    /// Unmount also when the process that serves the mount is killed
+    #[arg(long)]
+    auto_unmount: bool,
 }
 
 /// The most that the kernel is asked to read ahead: beyond it, lazy loads get much slower and nothing gets faster.
@@ -77,14 +93,17 @@ impl From<SessionError> for Failure {
 /// # Errors
 /// When it cannot be mounted.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    log::set_logger(&StandardError).expect("no other logger was set");
-    log::set_max_level(log::LevelFilter::Warn);
+    // In the background, standard error is the file, if there is one.
+    let to_system = !args.foreground && args.log.is_none();
+    logging::start(args.log_level, if to_system { Sink::system() } else { Sink::StandardError });
     let options = MountOptions {
         source: args.source.clone(),
         mountpoint: args.mountpoint.clone(),
         cache_size: args.cache_size,
         read_ahead: args.read_ahead,
         allow_other: args.allow_other,
+        recognise: if args.hf_cache { Recognise::ByContent } else { Recognise::ByName },
+        auto_unmount: args.auto_unmount,
     };
     let prepared = options.prepare()?;
     if args.foreground {
@@ -93,21 +112,4 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         prepared.mount_in_background(args.log.as_deref())?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Writes the log to standard error, a line an event.
-struct StandardError;
-
-impl log::Log for StandardError {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.target().starts_with("bigsmall")
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            eprintln!("bigsmall: {}: {}", record.level().as_str().to_lowercase(), record.args());
-        }
-    }
-
-    fn flush(&self) {}
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bigsmall_fs::session::unmount;
+use bigsmall_fs::mounts::unmount;
 
 use crate::failure::Failure;
 

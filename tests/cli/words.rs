@@ -20,9 +20,9 @@ fn assert_help(name: &str, text: &str) {
 fn help_teaches() {
     let scratch = Scratch::new();
     assert_help("bigsmall", &scratch.ok("--help"));
-    for command in ["compress", "decompress", "info", "verify", "mount", "umount"] {
+    for command in ["compress", "decompress", "info", "verify", "mount", "mounts", "umount"] {
         let help = scratch.ok(&format!("{command} --help"));
-        assert!(help.contains(&format!("Examples:\n  bigsmall {command} ")), "{help}");
+        assert!(help.contains(&format!("Examples:\n  bigsmall {command}")), "{help}");
         assert_eq!(help, scratch.ok(&format!("help {command}")));
         assert_help(command, &help);
     }

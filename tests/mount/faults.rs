@@ -1,0 +1,83 @@
+//! What may go wrong underneath a live mount: readers get EIO, the mount lives, neighbours are not disturbed.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::mounted::*;
+
+const EIO: i32 = 5;
+
+/// Reads all of a file in pieces, and counts the bytes that cannot be read. All others must be right.
+#[track_caller]
+fn lost(file: &File, original: &[u8]) -> usize {
+    let mut lost = 0;
+    for start in (0..original.len()).step_by(4096) {
+        let mut piece = vec![0; 4096.min(original.len() - start)];
+        match file.read_exact_at(&mut piece, start as u64) {
+            Ok(()) => assert!(piece == original[start..start + piece.len()], "wrong bytes at {start}"),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(EIO), "{error}");
+                lost += piece.len();
+            }
+        }
+    }
+    lost
+}
+
+/// A mount of two equal containers in chunks of 16 KiB, one of which is to be harmed.
+fn victim() -> (Mounted, Vec<u8>) {
+    let (scratch, original) = real();
+    fs::copy(scratch.path("models/real.bs"), scratch.path("models/victim.bs")).unwrap();
+    (Mounted::with_options(scratch, "models", "--log log"), original)
+}
+
+#[test]
+fn a_container_cut_short_under_the_mount_gives_eio() {
+    let (mounted, original) = victim();
+    let open = File::open(mounted.path("victim.safetensors")).unwrap();
+    let container = mounted.scratch.path("models/victim.bs");
+    let half = fs::metadata(&container).unwrap().len() / 2;
+    OpenOptions::new().write(true).open(&container).unwrap().set_len(half).unwrap();
+    let lost = lost(&open, &original);
+    assert!(lost > original.len() / 4 && lost < original.len() * 3 / 4, "about half is lost, not {lost}");
+    assert!(mounted.read("real.safetensors") == original, "the neighbour is not disturbed");
+    eventually("the file that it is now", || mounted.path("victim.bs").exists());
+    let log = String::from_utf8(mounted.scratch.read("log")).unwrap();
+    assert!(log.contains("bigsmall: error: ") && log.contains("victim.bs"), "{log}");
+}
+
+#[test]
+fn a_container_overwritten_under_the_mount_never_gives_wrong_bytes() {
+    let (mounted, original) = victim();
+    let open = File::open(mounted.path("victim.safetensors")).unwrap();
+    let container = OpenOptions::new().write(true).open(mounted.scratch.path("models/victim.bs")).unwrap();
+    container.write_all_at(&vec![0xa5; 50_000], 1000).unwrap();
+    let lost = lost(&open, &original);
+    assert!(lost > 50_000, "what was overwritten is lost, not only {lost} bytes");
+    assert!(lost < 300_000, "and nothing else: {lost} bytes");
+    assert!(mounted.read("real.safetensors") == original);
+}
+
+#[test]
+fn a_source_that_is_removed_leaves_what_is_open() {
+    let (mounted, original) = victim();
+    let open = File::open(mounted.path("victim.safetensors")).unwrap();
+    fs::remove_dir_all(mounted.scratch.path("models")).unwrap();
+    assert_eq!(lost(&open, &original), 0);
+    eventually("its end", || fs::read_dir(mounted.path("")).is_err());
+    assert!(!mounted.path("real.safetensors").exists());
+    let listed = mounted.scratch.json("mounts --json");
+    let ours = listed["mounts"].as_array().unwrap().iter().find(|m| at(m, &mounted));
+    assert_eq!(ours.expect("the mount is listed")["status"], "alive");
+    // And when it comes back, so does the view.
+    fs::create_dir(mounted.scratch.path("models")).unwrap();
+    mounted.scratch.write("models/new", "new");
+    eventually("the new source", || mounted.names() == ["new"]);
+}
+
+/// Whether an entry of `mounts --json` is about this mount.
+pub fn at(entry: &serde_json::Value, mounted: &Mounted) -> bool {
+    let mountpoint = mounted.scratch.path("").canonicalize().unwrap().join("mnt");
+    entry["mountpoint"].as_str().map(Path::new) == Some(&mountpoint)
+}

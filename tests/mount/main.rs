@@ -1,0 +1,15 @@
+//! Real mounts, held to what `docs/semantics.md` promises; each promise names its test.
+//!
+//! They need /dev/fuse and the right to mount. Where that is missing they fail and say so; none is passed over. Each
+//! mount has a directory of its own and is unmounted on every path out.
+
+#[path = "../cli/support.rs"]
+mod support;
+
+mod faults;
+mod hub;
+mod life;
+mod mounted;
+mod names;
+mod promises;
+mod random;
