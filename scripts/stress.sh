@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Stresses a mount for minutes: a storm of page faults from 64 threads beside 16 processes that read in sequence, random
+# operations compared with a model, and 16 processes that load a model at once with transformers' parallel loader. Each
+# has a watchdog or a time limit. As root. scripts/test.sh runs the first two for seconds.
+#
+#   scripts/stress.sh [SECONDS]       of storm; by default 180
+#   scripts/stress.sh --huge          also compresses and mounts 110 GB of repeated weights (some minutes, 2 GB of disk)
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+seconds=180 huge=
+for argument; do
+    case "$argument" in
+        --huge) huge=yes ;;
+        [1-9]*) seconds=$argument ;;
+        *) sed -n '2,7s/^# \{0,1\}//p' "$0"; [ "$argument" = --help ] && exit 0 || exit 2 ;;
+    esac
+done
+
+need_cargo
+need_test_tools
+"$ROOT/scripts/test-data.sh"
+build_release
+
+scratch=$(mktemp -d)
+finish() {
+    unmount "$BIGSMALL" "$scratch/mnt"
+    rm -rf "$scratch"
+}
+trap finish EXIT
+mkdir "$scratch/mnt"
+cd "$ROOT"
+
+step "a storm of faults, $seconds seconds"
+BIGSMALL_STRESS_SECONDS=$seconds cargo test --locked --release --test stress -- --nocapture
+
+step "random operations beside a model of them"
+BIGSMALL_RANDOM_CASES=$((seconds / 4 + 1)) cargo test --locked --release --test mount -- random_operations --nocapture
+
+step "16 processes that load a model at once"
+"$BIGSMALL" compress -q "$DATA/minilm-sharded" -o "$scratch/models"
+"$BIGSMALL" mount --cache-size 1MiB "$scratch/models" "$scratch/mnt"
+HF_ENABLE_PARALLEL_LOADING=true timeout 600 "$PYTHON" tests/loaders/parallel.py "$DATA/minilm-sharded" "$scratch/mnt"
+"$BIGSMALL" mounts
+"$BIGSMALL" umount "$scratch/mnt"
+
+if [ -n "$huge" ]; then
+    step "a model of 110 GB"
+    "$PYTHON" scripts/huge_model.py "$BIGSMALL" "$scratch"
+fi
+say "nothing stalled, nothing differed"
