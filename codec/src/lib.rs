@@ -14,6 +14,7 @@ pub mod error;
 mod hashes;
 pub mod original;
 pub mod output;
+pub mod parity;
 mod rans;
 mod safetensors;
 mod simd;
