@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{compress, decompress, info, mount, mount_helper, mounts, umount, verify};
+use crate::commands::{compress, decompress, info, mount, mount_helper, mounts, protect, repair, umount, verify};
 use crate::failure::Failure;
 use crate::ui;
 
@@ -18,11 +18,13 @@ Examples:
   bigsmall info model.bs                 say what is in it
   bigsmall verify model.bs               read all of it and check every byte
   bigsmall decompress model.bs           write model.safetensors again, byte for byte
+  bigsmall protect model.bs              write parity, so that damage can be repaired
+  bigsmall repair model.bs               repair it
   bigsmall mount models /mnt/models      show every container in models as its original
   bigsmall mounts                        list what is mounted
   bigsmall umount /mnt/models            end that
 
-Exit codes: 0 all is well, 1 verify found damage, 2 the command could not do what it was asked to,
+Exit codes: 0 all is well, 1 verify or repair found damage, 2 the command could not do what it was asked to,
 129, 130 or 143 it was interrupted by SIGHUP, SIGINT or SIGTERM.
 
 bigsmall COMMAND --help says more about a command.";
@@ -41,6 +43,8 @@ enum Command {
     Decompress(decompress::Args),
     Info(info::Args),
     Verify(verify::Args),
+    Protect(protect::Args),
+    Repair(repair::Args),
     Mount(mount::Args),
     Mounts(mounts::Args),
     Umount(umount::Args),
@@ -68,6 +72,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Fa
         Command::Decompress(args) => decompress::run(args),
         Command::Info(args) => info::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Protect(args) => protect::run(args),
+        Command::Repair(args) => repair::run(args),
         Command::Mount(args) => mount::run(args),
         Command::Mounts(args) => mounts::run(args),
         Command::Umount(args) => umount::run(args),

@@ -45,6 +45,17 @@ impl Item {
     }
 }
 
+/// What becomes of a file in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is converted, and the result has this name.
+    Convert(OsString),
+    /// It is copied as it is.
+    Copy,
+    /// It is of no use in the new directory.
+    Leave,
+}
+
 /// What is to be made of what.
 #[derive(Debug)]
 pub struct Transfer {
@@ -108,25 +119,27 @@ impl Transfer {
         Ok(transfer)
     }
 
-    /// Makes the directory `target` from all that is in `source`. `new_name` gives the new name of a file that is to be
-    /// converted, and `None` for one that is to be copied.
+    /// Makes the directory `target` from all that is in `source`. `fate` says what becomes of each file.
     ///
     /// # Errors
-    /// When it may not or cannot be made; those of `new_name`.
+    /// When it may not or cannot be made; those of `fate`.
     pub fn directory(
         source: &Path,
         metadata: &Metadata,
         target: &Path,
         existing: Existing,
-        mut new_name: impl FnMut(&Entry) -> Result<Option<OsString>, Failure>,
+        mut fate: impl FnMut(&Entry) -> Result<Fate, Failure>,
     ) -> Result<Transfer, Failure> {
         check_not_inside(source, target)?;
         let tree = Tree::read(source, Oddities::Refuse)?;
         let mut items = Vec::with_capacity(tree.files.len());
         for file in tree.files {
-            let new_name = new_name(&file)?;
-            let name = new_name.as_ref().map_or(file.relative.clone(), |name| file.relative.with_file_name(name));
-            items.push(Item::new(file.path, name, new_name.is_some(), &file.metadata));
+            let (name, convert) = match fate(&file)? {
+                Fate::Convert(name) => (file.relative.with_file_name(name), true),
+                Fate::Copy => (file.relative, false),
+                Fate::Leave => continue,
+            };
+            items.push(Item::new(file.path, name, convert, &file.metadata));
         }
         let directories = tree.directories.into_iter().map(|dir| (dir.relative, Attributes::of(&dir.metadata)));
         let transfer = Transfer {

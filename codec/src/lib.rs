@@ -17,6 +17,7 @@ pub mod output;
 pub mod parity;
 mod rans;
 mod safetensors;
+pub mod salvage;
 mod simd;
 mod split;
 mod stream;

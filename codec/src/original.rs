@@ -226,6 +226,14 @@ impl PlainFile {
         // Opening a pipe that nobody writes to would wait for ever; for regular files the flag means nothing.
         let file = File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path);
         let file = file.map_err(|e| Error::io("cannot open the file", e).in_file(path))?;
+        PlainFile::from_file(file, path)
+    }
+
+    /// A regular file that is open already; errors call it `path`.
+    ///
+    /// # Errors
+    /// As [`open`](PlainFile::open).
+    pub fn from_file(file: File, path: &Path) -> Result<PlainFile> {
         let metadata = file.metadata().map_err(|e| Error::io("cannot stat the file", e).in_file(path))?;
         if !metadata.is_file() {
             return Err(Error::invalid("not a regular file").in_file(path));

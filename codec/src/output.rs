@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use tempfile::{NamedTempFile, TempDir};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::original::PlainFile;
 
 /// How the names of temporary files and directories end: that of `model.bs` is called `.model.bs.XXXXXX.bigsmall-tmp`.
 pub const TEMPORARY_SUFFIX: &str = ".bigsmall-tmp";
@@ -129,6 +130,15 @@ impl NewFile {
     /// The file, under its temporary name.
     pub fn file(&self) -> &File {
         self.temporary.as_file()
+    }
+
+    /// What has been written so far, to be read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`], naming the target.
+    pub fn contents(&self) -> Result<PlainFile> {
+        let file = self.file().try_clone().map_err(|e| self.cannot_write("cannot be read again", e))?;
+        PlainFile::from_file(file, &self.target)
     }
 
     /// Takes room for `len` bytes, so that a full disk is noticed before the work and not after it. Where the file

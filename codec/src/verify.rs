@@ -1,16 +1,17 @@
 //! Checking a container: every chunk's checksum, every tensor's MD5, the SHA-256 of the whole original.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::Progress;
 use crate::container::{Container, Tensor};
 use crate::error::{ErrorKind, Result};
 use crate::hashes::RangeHashes;
-use crate::original::Original;
-use crate::stream::windows;
+use crate::original::{ChunkIndex, Original};
+use crate::stream::{cancelled, windows};
 
 /// What [`verify`] found. Everything was looked at, whatever was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub enum Cause {
     TensorHash,
     /// All chunks are sound, but together they do not have the original's SHA-256.
     OriginalHash,
+    /// All chunks are sound, but their bytes are not those of the file that they are compared with.
+    Difference,
 }
 
 /// Reads and decodes all of `container` on the threads of the current rayon pool, in bounded memory, and compares it
@@ -66,6 +69,128 @@ pub enum Cause {
 /// Only [`ErrorKind::Cancelled`].
 pub fn verify(container: &Container, progress: &dyn Progress) -> Result<Report> {
     compare(container, container.tensors(), container.sha256(), progress)
+}
+
+/// What [`sample`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// How many chunks of the original were decoded.
+    pub chunks: u64,
+    /// What is wrong with them. MD5s and the SHA-256 are not compared.
+    pub report: Report,
+}
+
+impl Sample {
+    /// How probable it is that `damaged` chunks, wherever they are, are none of those that were looked at.
+    pub fn miss_probability(&self, damaged: u64) -> f64 {
+        let (all, unseen) = (self.report.chunks, self.report.chunks - self.chunks);
+        if damaged > unseen {
+            return 0.0;
+        }
+        (0..damaged).map(|i| (unseen - i) as f64 / (all - i) as f64).product()
+    }
+}
+
+/// Decodes a random part of the chunks of `container`, at least one, and checks their checksums. `fraction` is from 0 to 1;
+/// `seed` chooses the chunks.
+///
+/// # Errors
+/// Only [`ErrorKind::Cancelled`].
+pub fn sample(container: &Container, fraction: f64, seed: u64, progress: &dyn Progress) -> Result<Sample> {
+    let grid = container.grid();
+    let wanted = ((grid.chunks() as f64 * fraction).ceil() as u64).clamp(1.min(grid.chunks()), grid.chunks());
+    let mut chosen = BTreeSet::new();
+    let mut state = seed;
+    // Floyd's way to choose without repetition.
+    for last in grid.chunks() - wanted..grid.chunks() {
+        let number = random(&mut state) % (last + 1);
+        chosen.insert(if chosen.contains(&number) { last } else { number });
+    }
+    let chosen: Vec<u64> = chosen.into_iter().collect();
+    let errors = chosen.par_iter().map_init(Vec::new, |buffer: &mut Vec<u8>, &number| {
+        if progress.cancelled() {
+            return Err(cancelled());
+        }
+        let range = grid.range(ChunkIndex(number));
+        buffer.resize((range.end - range.start) as usize, 0);
+        let decoded = container.decode_chunk(ChunkIndex(number), buffer);
+        progress.advance(range.end - range.start);
+        Ok(decoded.err().map(|error| (range, error)))
+    });
+    let tensors = container.tensors().iter().map(|tensor| tensor.range.clone()).collect();
+    let mut lost = Lost { tensors, damage: Vec::new() };
+    for (range, error) in errors.collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+        lost.add(range, error.kind(), &error.to_string());
+    }
+    let (chunks, tensors) = (grid.chunks(), container.tensors().len() as u64);
+    let report = Report { original_len: container.len(), chunks, tensors, damage: lost.damage };
+    Ok(Sample { chunks: wanted, report })
+}
+
+/// The next of SplitMix64.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut x = *state;
+    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}
+
+/// Decodes all of `container` and compares it byte by byte with `source`. The report has no [`Cause`] but
+/// [`Difference`](Cause::Difference) and [`Chunk`](Cause::Chunk).
+///
+/// # Errors
+/// [`ErrorKind::Cancelled`], and those of reading `source`.
+pub fn compare_with(container: &Container, source: &dyn Original, progress: &dyn Progress) -> Result<Report> {
+    let tensors = container.tensors();
+    let mut lost = Lost { tensors: tensors.iter().map(|tensor| tensor.range.clone()).collect(), damage: Vec::new() };
+    let mut differences: Vec<Range<u64>> = Vec::new();
+    let (mut expected, common) = (Vec::new(), container.len().min(source.len()));
+    windows(container, progress, |window| {
+        let mut unknown = Vec::new();
+        for chunk in window.lost.drain(..) {
+            let range = container.grid().range(chunk.chunk);
+            lost.add(range.clone(), chunk.error.kind(), &chunk.error.to_string());
+            unknown.push(range);
+        }
+        let start = window.range.start;
+        expected.resize((common.clamp(start, window.range.end) - start) as usize, 0);
+        source.read_at(start.min(common), &mut expected)?;
+        for range in unknown {
+            let end = range.end.min(common).max(range.start);
+            let (from, to) = ((range.start - start) as usize, (end - start) as usize);
+            if to <= expected.len() {
+                expected[from..to].fill(0);
+            }
+        }
+        if window.bytes[..expected.len()] != expected[..] {
+            let differs = |(got, expected): (&u8, &u8)| got != expected;
+            let pairs = || window.bytes.iter().zip(&expected);
+            let first = pairs().position(differs).expect("they differ");
+            let last = pairs().rposition(differs).expect("they differ");
+            differences.push(start + first as u64..start + last as u64 + 1);
+        }
+        Ok(())
+    })?;
+    let difference = |range: Range<u64>, message: String| Damage {
+        cause: Cause::Difference,
+        tensor: tensors.iter().position(|tensor| tensor.range.start < range.end && range.start < tensor.range.end),
+        range,
+        kind: ErrorKind::Corrupt,
+        message,
+    };
+    let mut damage = lost.damage;
+    damage.extend(differences.into_iter().map(|range| difference(range, "is not what is in the source".to_owned())));
+    damage.sort_by_key(|damage| damage.range.start);
+    if container.len() != source.len() {
+        let range = common..container.len().max(source.len());
+        damage.push(difference(
+            range,
+            format!("the original has {} bytes, the source {}", container.len(), source.len()),
+        ));
+    }
+    let (chunks, tensors) = (container.grid().chunks(), tensors.len() as u64);
+    Ok(Report { original_len: container.len(), chunks, tensors, damage })
 }
 
 /// Decodes all of `original` and compares it with these tensors' MD5s and this SHA-256.

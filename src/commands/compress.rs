@@ -10,15 +10,17 @@ use std::time::Duration;
 use bigsmall_codec::container::{self, EXTENSION, Mode, Options, Summary};
 use bigsmall_codec::original::MAX_CHUNK_SIZE;
 use bigsmall_codec::output::{Attributes, NewFile};
+use bigsmall_codec::parity::Share;
 use bigsmall_codec::{Container, Error, PlainFile};
 use serde::Serialize;
 
+use super::protect::{self, DEFAULT_PERCENT, Protected, may_write_sidecar, parse_share, protect};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::options::{Force, Report, Threads};
-use crate::transfer::{self, Converted, Copied, Item, Transfer};
+use crate::transfer::{self, Converted, Copied, Fate, Item, Transfer};
 use crate::tree;
-use crate::ui::progress::Meter;
+use crate::ui::progress::{Meter, Quiet};
 use crate::ui::size::{parse_size, show_size};
 use crate::ui::table::Table;
 use crate::ui::{self, percent};
@@ -37,6 +39,8 @@ Examples:
       writes it there
   bigsmall compress Llama-3-8B
       writes the directory Llama-3-8B-bigsmall: a .bs for each .safetensors, and a copy of every other file
+  bigsmall compress --ecc model.safetensors
+      writes model.bs.ecc as well: any tenth of model.bs may then be lost
   bigsmall compress ~/.cache/huggingface/hub/models--gpt2/snapshots/607a30d7 -o gpt2
       takes a model out of the cache of Hugging Face, whose links are followed
 
@@ -69,6 +73,13 @@ pub struct Args {
     /// Small chunks make small random reads cheaper and the container larger. Without this: 256K, with --storage 1M.
     #[arg(long, value_name = "SIZE", value_parser = parse_chunk_size)]
     chunk_size: Option<u32>,
+
+    /// Write parity beside each container, from which damage can be repaired: PERCENT of its size, 10 by default
+    ///
+    /// The same as bigsmall protect does afterwards.
+    #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true,
+          default_missing_value = DEFAULT_PERCENT, value_parser = parse_share)]
+    ecc: Option<Share>,
 
     #[command(flatten)]
     threads: Threads,
@@ -128,9 +139,23 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let options = Options { mode, chunk_size: args.chunk_size.unwrap_or(mode.chunk_size()) };
     let total = transfer.conversions().map(|item| item.source_len).sum::<u64>() + transfer.copies().bytes;
     let meter = Meter::new(total, args.report.quiet);
-    let results = args.threads.run(|| transfer.run(&meter, |item, file| compress(item, file, &options, &meter)));
+    let existing = args.force.existing();
+    if args.ecc.is_some() {
+        transfer.conversions().try_for_each(|item| may_write_sidecar(&transfer.target_of(item), existing))?;
+    }
+    let results = args.threads.run(|| {
+        let results = transfer.run(&meter, |item, file| compress(item, file, &options, &meter))?;
+        let targets = results.iter().map(|result| transfer.target_of(result.item));
+        let share = args.ecc.iter();
+        let protected = share.flat_map(|&share| targets.clone().map(move |target| (target, share)));
+        // The containers are complete and have their names: an interruption leaves them, unprotected.
+        let protected = protected.map(|(target, share)| protect(&target, share, existing, &Quiet(&meter)));
+        let protected = protected.collect::<Result<Vec<_>, _>>()?;
+        Ok((results, protected))
+    });
     drop(meter);
-    show(args.report, &transfer, &results?)?;
+    let (results, protected) = results?;
+    show(args.report, &transfer, &results, protected)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -160,10 +185,10 @@ fn plan_directory(args: &Args, metadata: &Metadata) -> Result<Transfer, Failure>
     };
     let transfer = Transfer::directory(source, metadata, &target, args.force.existing(), |file| {
         if file.path.extension() != Some(OsStr::new(SAFETENSORS)) {
-            return Ok(None);
+            return Ok(Fate::Copy);
         }
         refuse_container(&file.path)?;
-        Ok(Some(container_name(&file.path)))
+        Ok(Fate::Convert(container_name(&file.path)))
     })?;
     if transfer.conversions().next().is_none() {
         return Err(Failure::new(format!(
@@ -231,6 +256,8 @@ struct Json {
     copied_files: u64,
     copied_bytes: u64,
     total: JsonTotal,
+    /// The sidecars; empty without `--ecc`.
+    parity: Vec<Protected>,
 }
 
 #[derive(Serialize)]
@@ -250,7 +277,12 @@ struct JsonTotal {
     seconds: f64,
 }
 
-fn show(report: Report, transfer: &Transfer, results: &[Converted<'_, Summary>]) -> Result<(), Failure> {
+fn show(
+    report: Report,
+    transfer: &Transfer,
+    results: &[Converted<'_, Summary>],
+    parity: Vec<Protected>,
+) -> Result<(), Failure> {
     let total = JsonTotal {
         original_bytes: results.iter().map(|result| result.outcome.original_len).sum(),
         container_bytes: results.iter().map(|result| result.outcome.stored_len).sum(),
@@ -267,7 +299,7 @@ fn show(report: Report, transfer: &Transfer, results: &[Converted<'_, Summary>])
             seconds: result.time.as_secs_f64(),
         });
         let Copied { files: copied_files, bytes: copied_bytes } = copied;
-        return ui::print_json(&Json { files: files.collect(), copied_files, copied_bytes, total });
+        return ui::print_json(&Json { files: files.collect(), copied_files, copied_bytes, total, parity });
     }
     if report.quiet {
         return Ok(());
@@ -280,7 +312,8 @@ fn show(report: Report, transfer: &Transfer, results: &[Converted<'_, Summary>])
     if results.len() > 1 {
         table.row(row("total".to_owned(), total.original_bytes, total.container_bytes, total.seconds));
     }
-    ui::print(&(table.render("") + &copied.to_string()))
+    let parity = if parity.is_empty() { String::new() } else { "\n".to_owned() + &protect::describe(&parity) };
+    ui::print(&(table.render("") + &copied.to_string() + &parity))
 }
 
 fn row(name: String, original: u64, compressed: u64, seconds: f64) -> [String; 5] {

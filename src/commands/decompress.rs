@@ -1,6 +1,6 @@
 //! `bigsmall decompress`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bigsmall_codec::container::{EXTENSION, shown_name};
 use bigsmall_codec::output::{Attributes, NewFile};
+use bigsmall_codec::parity::{self, sidecar_path};
 use bigsmall_codec::{Container, Error, ErrorKind, Original, decompress, decompress_and_hash};
 use serde::Serialize;
 
@@ -15,7 +16,7 @@ use super::{has_container_name, in_container};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::options::{Force, Report, Threads};
-use crate::transfer::{self, Converted, Copied, Item, Transfer};
+use crate::transfer::{self, Converted, Copied, Fate, Item, Transfer};
 use crate::tree::{self, Entry};
 use crate::ui;
 use crate::ui::progress::Meter;
@@ -36,8 +37,8 @@ Examples:
   bigsmall decompress --check model.bs
       compares the SHA-256 of what was written as well
 
-Each chunk is checked before it is decoded. When one is damaged nothing is written; bigsmall verify then says which
-tensors are lost.";
+Each chunk is checked before it is decoded. When one is damaged it is repaired with the parity in SRC.ecc, if bigsmall
+protect wrote that; else nothing is written, and bigsmall verify says which tensors are lost.";
 
 /// Restore the original files, byte for byte
 ///
@@ -122,15 +123,19 @@ fn plan_directory(args: &Args, metadata: &Metadata) -> Result<Plan, Failure> {
     let (mut original_len, mut strangers) = (0, Vec::new());
     let transfer = Transfer::directory(source, metadata, &target, args.force.existing(), |Entry { path, .. }| {
         if !has_container_name(path) {
-            return Ok(None);
+            // The parity of a container is of no use to its original.
+            let sidecar = path.extension() == Some(OsStr::new(parity::EXTENSION));
+            let protected = path.with_extension("");
+            let leave = sidecar && has_container_name(&protected) && protected.is_file();
+            return Ok(if leave { Fate::Leave } else { Fate::Copy });
         }
-        if !Container::is_container(path)? {
+        if !Container::is_container(path)? && !sidecar_path(path).exists() {
             strangers.push(path.clone());
-            return Ok(None);
+            return Ok(Fate::Copy);
         }
         let container = open(path)?;
         original_len += container.len();
-        original_name(path, &container).map(Some)
+        original_name(path, &container).map(Fate::Convert)
     })?;
     if transfer.conversions().next().is_none() {
         return Err(Failure::new(format!(
@@ -142,7 +147,7 @@ fn plan_directory(args: &Args, metadata: &Metadata) -> Result<Plan, Failure> {
 }
 
 fn open(path: &Path) -> Result<Container, Failure> {
-    Ok(Container::open(path)?)
+    Ok(Container::open_protected(path)?)
 }
 
 /// Where the original of the container `source` goes.
@@ -202,6 +207,16 @@ fn restore(item: &Item, file: &mut NewFile, check: bool, meter: &Meter) -> Resul
         decompress(&container, file, meter).map_err(|e| explain(e, source))?;
     }
     let (container_len, original_len) = (container.stored_len(), container.len());
+    let mended = match (container.has_mended_index(), container.mended_chunks()) {
+        (true, _) => "its index is damaged and was".to_owned(),
+        (_, 0) => String::new(),
+        (_, 1) => "1 damaged chunk was".to_owned(),
+        (_, chunks) => format!("{chunks} damaged chunks were"),
+    };
+    if !mended.is_empty() {
+        let path = ui::printable(&source.display().to_string());
+        eprintln!("bigsmall: {path}: {mended} repaired from its sidecar; bigsmall repair --in-place repairs the file");
+    }
     Ok((Restored { container_len, original_len, sha256: *container.sha256() }, Attributes::of(&metadata)))
 }
 

@@ -6,6 +6,8 @@ pub mod info;
 pub mod mount;
 pub mod mount_helper;
 pub mod mounts;
+pub mod protect;
+pub mod repair;
 pub mod umount;
 pub mod verify;
 

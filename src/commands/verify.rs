@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bigsmall_codec::verify::{Cause, Damage, verify};
-use bigsmall_codec::{Container, ErrorKind, Original};
+use bigsmall_codec::parity;
+use bigsmall_codec::verify::{Cause, Damage, Sample, compare_with, sample, verify};
+use bigsmall_codec::{Container, ErrorKind, Original, PlainFile};
 use serde::Serialize;
 
 use super::{containers_in, has_container_name};
@@ -12,7 +13,7 @@ use crate::failure::{DAMAGED, FAILED, Failure};
 use crate::interrupt;
 use crate::options::{Report, Threads};
 use crate::tree;
-use crate::ui::progress::Meter;
+use crate::ui::progress::{Meter, Quiet};
 use crate::ui::size::show_size;
 use crate::ui::{self, count};
 
@@ -27,6 +28,12 @@ Examples:
   bigsmall verify model.bs
   bigsmall verify Llama-3-8B-bigsmall
       every container in and below the directory
+  bigsmall verify --fast Llama-3-8B-bigsmall
+      only that each container is whole and its index sound, in milliseconds
+  bigsmall verify --sample 0.05 model.bs
+      a twentieth of the chunks, chosen at random, and how probable it is that damage was missed
+  bigsmall verify --source model.safetensors model.bs
+      compares every byte with the original as well
   bigsmall verify --json model.bs
       the same for programs: status sound, damaged or unchecked, and each finding
 
@@ -36,7 +43,8 @@ checked.";
 /// Read all of a container and check every byte
 ///
 /// Decodes every chunk after checking its checksum, and compares the MD5 of each tensor and the SHA-256 of the whole
-/// original with the recorded ones. Damage does not end the check: all that is lost is named. Nothing is written.
+/// original with the recorded ones. If there is a sidecar (SRC.ecc), every block of it is checked too. Damage does not
+/// end the check: all that is lost is named. Nothing is written.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -44,11 +52,50 @@ pub struct Args {
     #[arg(value_name = "SRC")]
     source: PathBuf,
 
+    /// Check only the structure and the checksums of header and index; no weights are read
+    #[arg(long, group = "depth")]
+    fast: bool,
+
+    /// Check only a part of the chunks, chosen at random: more than 0, at most 1
+    #[arg(long, value_name = "FRACTION", group = "depth", value_parser = parse_fraction)]
+    sample: Option<f64>,
+
+    /// Compare every byte with the file ORIGINAL as well; SRC is one container
+    #[arg(long = "source", value_name = "ORIGINAL", group = "depth")]
+    source_file: Option<PathBuf>,
+
     #[command(flatten)]
     threads: Threads,
 
     #[command(flatten)]
     report: Report,
+}
+
+fn parse_fraction(text: &str) -> Result<f64, String> {
+    let fraction = text.parse().ok().filter(|&fraction: &f64| fraction > 0.0 && fraction <= 1.0);
+    fraction.ok_or_else(|| "not a number above 0 and at most 1".to_owned())
+}
+
+/// How thoroughly to look.
+#[derive(Clone, Copy, Debug)]
+enum Depth<'a> {
+    Full,
+    Fast,
+    /// Of this part of the chunks.
+    Sample(f64),
+    /// All, and compared with this file.
+    Source(&'a Path),
+}
+
+impl Args {
+    fn depth(&self) -> Depth<'_> {
+        match (self.fast, self.sample, &self.source_file) {
+            (true, ..) => Depth::Fast,
+            (_, Some(fraction), _) => Depth::Sample(fraction),
+            (.., Some(source)) => Depth::Source(source),
+            _ => Depth::Full,
+        }
+    }
 }
 
 /// What is known about a container.
@@ -71,10 +118,44 @@ struct Checked {
     chunks: Option<u64>,
     tensors: Option<u64>,
     damage: Vec<Finding>,
+    /// The sidecar, if there is one.
+    sidecar: Option<Sidecar>,
+    /// What was looked at if not all was.
+    sample: Option<Sampled>,
+}
+
+/// The check of a sidecar.
+#[derive(Serialize)]
+struct Sidecar {
+    file: String,
+    status: Status,
+    /// What is wrong with it.
+    error: Option<String>,
+    /// Blocks of the container, of those that its parity protects, that are damaged; null if they were not looked at.
+    damaged_blocks: Option<u64>,
+    /// Whether `bigsmall repair` can repair them.
+    repairable: Option<bool>,
+}
+
+/// What the check of a part of the chunks is worth.
+#[derive(Serialize)]
+struct Sampled {
+    chunks: u64,
+    /// How probable it is that damage to so many chunks was missed.
+    missed: Vec<Missed>,
 }
 
 #[derive(Serialize)]
-struct Finding {
+struct Missed {
+    damaged_chunks: u64,
+    /// What so many chunks are of the original on average, in bytes.
+    bytes: u64,
+    probability: f64,
+}
+
+/// A part of a container that is lost.
+#[derive(Serialize)]
+pub struct Finding {
     cause: &'static str,
     tensor: Option<String>,
     /// The first byte of the original that is lost, and the first behind it that is not.
@@ -101,63 +182,176 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     if !metadata.is_dir() && !metadata.is_file() {
         return Err(tree::refuse_oddity(&args.source, &metadata));
     }
+    let depth = args.depth();
+    if let (Depth::Source(source), true) = (depth, metadata.is_dir()) {
+        let message = "can be compared with one container, not with a directory of them";
+        return Err(Failure::new(format!("{}: {message}", source.display())));
+    }
     interrupt::watch()?;
     // Not kept open: there may be more of them than a process may open.
-    let total = paths.iter().filter_map(|path| Some(Container::open(path).ok()?.len())).sum();
+    let lens = paths.iter().filter_map(|path| Some(Container::open(path).ok()?.len()));
+    let total: u64 = match depth {
+        Depth::Fast => 0,
+        Depth::Sample(fraction) => (lens.sum::<u64>() as f64 * fraction) as u64,
+        Depth::Full => lens.sum(),
+        Depth::Source(_) => 2 * lens.sum::<u64>(),
+    };
     let meter = Meter::new(total, args.report.quiet);
-    let files = args.threads.run(|| paths.iter().map(|path| check(path, &meter)).collect::<Result<Vec<_>, _>>());
+    let files = args.threads.run(|| paths.iter().map(|path| check(path, depth, &meter)).collect::<Result<Vec<_>, _>>());
     drop(meter);
     let files = files?;
     let failure = failure(&files);
-    show(args.report, files)?;
+    print(args.report, depth, files)?;
     failure.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 /// Checks the container at `path`.
 ///
 /// # Errors
-/// Only when it is interrupted.
-fn check(path: &Path, meter: &Meter) -> Result<Checked, Failure> {
+/// When it is interrupted, and when the file to compare it with cannot be read.
+fn check(path: &Path, depth: Depth<'_>, meter: &Meter) -> Result<Checked, Failure> {
     let file = path.display().to_string();
     meter.set_file(&file);
+    let sidecar = check_sidecar(path, depth, meter)?;
+    let mut checked = Checked {
+        file,
+        status: Status::Sound,
+        error: None,
+        original_bytes: None,
+        chunks: None,
+        tensors: None,
+        damage: Vec::new(),
+        sidecar,
+        sample: None,
+    };
     let container = match Container::open(path) {
         Ok(container) => container,
         Err(error) => {
-            let status = match error.kind() {
+            checked.status = match error.kind() {
                 ErrorKind::Corrupt => Status::Damaged,
                 // Who calls a file so says that it is a container.
                 ErrorKind::NotAContainer if has_container_name(path) => Status::Damaged,
                 _ => Status::Unchecked,
             };
-            let (error, damage) = (Some(error.to_string()), Vec::new());
-            return Ok(Checked { file, status, error, original_bytes: None, chunks: None, tensors: None, damage });
+            checked.error = Some(error.to_string());
+            return Ok(checked);
         }
     };
-    let report = verify(&container, meter)?;
-    let status = if report.is_sound() {
+    checked.original_bytes = Some(container.len());
+    checked.chunks = Some(container.grid().chunks());
+    checked.tensors = Some(container.tensors().len() as u64);
+    let mut damage = match depth {
+        Depth::Fast => Vec::new(),
+        Depth::Sample(fraction) => {
+            let sample = sample(&container, fraction, seed(), meter)?;
+            checked.sample = Some(sampled(&sample));
+            sample.report.damage
+        }
+        Depth::Full | Depth::Source(_) => verify(&container, meter)?.damage,
+    };
+    if let Depth::Source(source) = depth {
+        let differences = compare_with(&container, &PlainFile::open(source)?, meter)?.damage;
+        // What cannot be decoded has been found already.
+        damage.extend(differences.into_iter().filter(|damage| damage.cause == Cause::Difference));
+    }
+    let sidecar = checked.sidecar.as_ref().map_or(Status::Sound, |sidecar| sidecar.status);
+    checked.status = if damage.is_empty() && sidecar == Status::Sound {
         Status::Sound
-    } else if report.damage.iter().any(|damage| damage.kind == ErrorKind::Corrupt) {
+    } else if sidecar == Status::Damaged || damage.iter().any(|damage| damage.kind == ErrorKind::Corrupt) {
         Status::Damaged
     } else {
         Status::Unchecked
     };
-    let damage = report.damage.into_iter().map(|damage| finding(&container, damage)).collect();
-    Ok(Checked {
-        file,
-        status,
-        error: None,
-        original_bytes: Some(report.original_len),
-        chunks: Some(report.chunks),
-        tensors: Some(report.tensors),
-        damage,
-    })
+    checked.damage = damage.into_iter().map(|damage| finding(&container, damage)).collect();
+    Ok(checked)
 }
 
-fn finding(container: &Container, damage: Damage) -> Finding {
+/// Checks the sidecar of the container at `path`, if it has one.
+///
+/// # Errors
+/// Only when it is interrupted.
+fn check_sidecar(path: &Path, depth: Depth<'_>, meter: &Meter) -> Result<Option<Sidecar>, Failure> {
+    let sidecar_path = parity::sidecar_path(path);
+    if std::fs::symlink_metadata(&sidecar_path).is_err() {
+        return Ok(None);
+    }
+    let file = sidecar_path.display().to_string();
+    let mut checked = Sidecar { file, status: Status::Sound, error: None, damaged_blocks: None, repairable: None };
+    let opened = PlainFile::open(path).and_then(|file| Ok((file, parity::Sidecar::open(&sidecar_path)?)));
+    let (container, sidecar) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            checked.status = match error.kind() {
+                ErrorKind::Corrupt | ErrorKind::NotAContainer => Status::Damaged,
+                _ => Status::Unchecked,
+            };
+            checked.error = Some(error.to_string());
+            return Ok(Some(checked));
+        }
+    };
+    let mut wrong = Vec::new();
+    let damage = sidecar.damage();
+    if container.len() != sidecar.geometry().file_len {
+        let (len, protected) = (container.len(), sidecar.geometry().file_len);
+        wrong.push(format!("it protects a container of {protected} bytes, and this one has {len}"));
+    }
+    if damage.headers > 0 {
+        wrong.push("one of its two headers is damaged".to_owned());
+    }
+    if damage.pages > 0 {
+        wrong.push(format!("{} of its checksums damaged", count(damage.pages, "page")));
+    }
+    if damage.wrong_length {
+        wrong.push("it is longer or shorter than it was".to_owned());
+    }
+    if matches!(depth, Depth::Full | Depth::Source(_)) {
+        let len = container.len();
+        // What it reads counts as no progress: the bytes of the original do.
+        let damage = parity::examine(&parity::Mended::new(sidecar, vec![Box::new(container)])?, len, &Quiet(meter))?;
+        if damage.parity_blocks > 0 {
+            wrong.push(format!("{} of parity damaged", count(damage.parity_blocks, "block")));
+        }
+        checked.damaged_blocks = Some(damage.blocks.len() as u64);
+        checked.repairable = Some(damage.is_repairable());
+        if !damage.blocks.is_empty() {
+            let blocks = count(damage.blocks.len() as u64, "block");
+            wrong.push(match damage.is_repairable() {
+                true => format!("{blocks} of the container are not what it protects; bigsmall repair can restore them"),
+                false => format!("{blocks} of the container are not what it protects: more than it can restore"),
+            });
+        }
+    }
+    if !wrong.is_empty() {
+        checked.status = Status::Damaged;
+        checked.error = Some(wrong.join("; "));
+    }
+    Ok(Some(checked))
+}
+
+/// What no two runs have in common, to choose other chunks each time.
+fn seed() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    since.as_nanos() as u64 ^ u64::from(std::process::id()) << 32
+}
+
+fn sampled(sample: &Sample) -> Sampled {
+    let all = sample.report.chunks;
+    let sizes = [1, 10, 100, 1000, 10_000].into_iter().filter(|&damaged| damaged <= all);
+    let missed = sizes.map(|damaged_chunks| Missed {
+        damaged_chunks,
+        bytes: (u128::from(sample.report.original_len) * u128::from(damaged_chunks) / u128::from(all)) as u64,
+        probability: sample.miss_probability(damaged_chunks),
+    });
+    Sampled { chunks: sample.chunks, missed: missed.collect() }
+}
+
+/// What is wrong with `container`, with names.
+pub fn finding(container: &Container, damage: Damage) -> Finding {
     let cause = match damage.cause {
         Cause::Chunk => "chunk",
         Cause::TensorHash => "tensor_md5",
         Cause::OriginalHash => ORIGINAL_HASH,
+        Cause::Difference => "difference",
     };
     let tensor = damage.tensor.map(|number| container.tensors()[number].name.clone());
     Finding { cause, tensor, start: damage.range.start, end: damage.range.end, message: damage.message }
@@ -183,7 +377,7 @@ fn failure(files: &[Checked]) -> Option<Failure> {
     Some(Failure::with_code(code, message))
 }
 
-fn show(report: Report, files: Vec<Checked>) -> Result<(), Failure> {
+fn print(report: Report, depth: Depth<'_>, files: Vec<Checked>) -> Result<(), Failure> {
     if report.json {
         let number = |status| files.iter().filter(|file| file.status == status).count();
         let (sound, damaged, unchecked) = (number(Status::Sound), number(Status::Damaged), number(Status::Unchecked));
@@ -192,17 +386,23 @@ fn show(report: Report, files: Vec<Checked>) -> Result<(), Failure> {
     if report.quiet {
         return Ok(());
     }
-    let text: String = files.iter().map(describe).collect();
+    let text: String = files.iter().map(|file| describe(file, depth)).collect();
     ui::print(&ui::printable(&text))
 }
 
 /// The result for people.
-fn describe(checked: &Checked) -> String {
+fn describe(checked: &Checked, depth: Depth<'_>) -> String {
     let Checked { file, status, .. } = checked;
     let mut text = match (status, checked.original_bytes, checked.chunks, checked.tensors) {
         (Status::Sound, Some(bytes), Some(chunks), Some(tensors)) => {
             let (size, chunks, tensors) = (show_size(bytes), count(chunks, "chunk"), count(tensors, "tensor"));
-            format!("{file}: sound ({size}, {chunks}, {tensors})\n")
+            let sound = match (&checked.sample, depth) {
+                (Some(sample), _) => format!("nothing wrong in {}", count(sample.chunks, "chunk")),
+                (_, Depth::Fast) => "whole, its index is sound".to_owned(),
+                (_, Depth::Source(source)) => format!("sound, and the same as {}", source.display()),
+                _ => "sound".to_owned(),
+            };
+            format!("{file}: {sound} ({size}, {chunks}, {tensors})\n")
         }
         (Status::Damaged, ..) => format!("{file}: damaged\n"),
         _ => format!("{file}: not checked\n"),
@@ -212,7 +412,39 @@ fn describe(checked: &Checked) -> String {
         let error = error.strip_prefix(&format!("{file}: ")).unwrap_or(error);
         text += &format!("  {error}\n");
     }
-    for finding in checked.damage.iter().take(SHOWN_FINDINGS) {
+    text += &list(&checked.damage);
+    if let Some(sidecar) = &checked.sidecar {
+        text += &match &sidecar.error {
+            None => format!("  {}: sound\n", sidecar.file),
+            Some(error) => {
+                format!("  {}: {}\n", sidecar.file, error.strip_prefix(&format!("{}: ", sidecar.file)).unwrap_or(error))
+            }
+        };
+    }
+    for Missed { damaged_chunks, bytes, probability } in checked.sample.iter().flat_map(|sample| &sample.missed) {
+        let chunks = count(*damaged_chunks, "chunk");
+        let size = show_size(*bytes);
+        text += &format!(
+            "  damage to {chunks} (about {size}) was missed with probability {}\n",
+            show_probability(*probability)
+        );
+    }
+    text
+}
+
+/// A probability for people.
+fn show_probability(probability: f64) -> String {
+    match probability {
+        0.0 => "0".to_owned(),
+        p if p < 0.001 => format!("{p:.0e}"),
+        p => format!("{p:.3}"),
+    }
+}
+
+/// The findings for people, a line each, and how many more there are.
+pub fn list(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings.iter().take(SHOWN_FINDINGS) {
         let Finding { tensor, start, end, message, .. } = finding;
         text += &match tensor {
             _ if finding.cause == ORIGINAL_HASH => format!("  {message}\n"),
@@ -220,8 +452,8 @@ fn describe(checked: &Checked) -> String {
             None => format!("  no tensor, bytes {start} to {end}: {message}\n"),
         };
     }
-    if checked.damage.len() > SHOWN_FINDINGS {
-        text += &format!("  and {} more; --json gives all\n", checked.damage.len() - SHOWN_FINDINGS);
+    if findings.len() > SHOWN_FINDINGS {
+        text += &format!("  and {} more; --json gives all\n", findings.len() - SHOWN_FINDINGS);
     }
     text
 }

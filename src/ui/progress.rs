@@ -51,3 +51,14 @@ impl Drop for Meter {
         self.bar.finish_and_clear();
     }
 }
+
+/// Asks a meter whether to give up, but does not move it: for work that its total does not count.
+pub struct Quiet<'a>(pub &'a Meter);
+
+impl Progress for Quiet<'_> {
+    fn advance(&self, _: u64) {}
+
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}

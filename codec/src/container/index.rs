@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::checksum::checksum;
 use crate::chunk::Codec;
 use crate::chunk::scale::{MAX_PHASES, QUAD, Scale};
 use crate::error::{Error, Result};
@@ -68,6 +69,13 @@ pub(crate) struct StoredChunk {
     pub(crate) codec: Codec,
     /// The checksum of its stored bytes.
     pub(crate) checksum: u64,
+}
+
+impl StoredChunk {
+    /// Whether `bytes` are those that were stored.
+    pub(crate) fn is(&self, bytes: &[u8]) -> bool {
+        bytes.len() == self.len as usize && checksum(bytes) == self.checksum
+    }
 }
 
 /// Bits of the stored length in a chunk's entry; the codec's number is above them.

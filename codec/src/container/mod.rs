@@ -1,7 +1,9 @@
 //! The container: how an original is stored in a `.bs` file. `docs/format.md` is normative.
 
 mod duplicates;
+mod fallback;
 mod frame;
+mod graft;
 mod index;
 mod name;
 mod reader;
@@ -10,6 +12,7 @@ mod writer;
 pub use crate::chunk::Codec;
 pub use crate::split::Element;
 pub use frame::{VERSION, Version};
+pub use graft::{Grafted, graft};
 pub use index::Tensor;
 pub use name::{EXTENSION, shown_name};
 pub use reader::{CodecUsage, Container};

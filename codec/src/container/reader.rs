@@ -4,14 +4,18 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rayon::prelude::*;
+
+use super::fallback::Fallback;
 use super::frame::{self, PREAMBLE_LEN, Version};
 use super::index::{Index, StoredChunk, Tensor};
-use crate::checksum::checksum;
+use crate::Progress;
 use crate::chunk::block::Scratch;
 use crate::chunk::{self, Codec, Place};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::original::{ChunkIndex, Grid, Original, PlainFile};
 use crate::split::Element;
+use crate::stream::cancelled;
 
 /// An open container: the original that it was made from.
 ///
@@ -22,6 +26,10 @@ pub struct Container {
     version: Version,
     index: Index,
     grid: Grid,
+    /// Where chunks are taken from that are damaged in the store.
+    fallback: Option<Fallback>,
+    /// Whether the store itself is the file as its sidecar mends it, since the frame or the index is damaged.
+    mended_index: bool,
 }
 
 impl std::fmt::Debug for Container {
@@ -55,12 +63,40 @@ impl Container {
     /// Opens the container at `path`.
     ///
     /// # Errors
-    /// [`ErrorKind::NotAContainer`](crate::ErrorKind::NotAContainer), [`Unsupported`](crate::ErrorKind::Unsupported)
-    /// when it is newer than this program, [`Corrupt`](crate::ErrorKind::Corrupt) when its frame or index is damaged,
-    /// [`Io`](crate::ErrorKind::Io). All name the file.
+    /// [`ErrorKind::NotAContainer`], [`Unsupported`](ErrorKind::Unsupported)
+    /// when it is newer than this program, [`Corrupt`](ErrorKind::Corrupt) when its frame or index is damaged,
+    /// [`Io`](ErrorKind::Io). All name the file.
     pub fn open(path: &Path) -> Result<Container> {
         let file = PlainFile::open(path)?;
         Container::from_store(Box::new(file)).map_err(|e| if e.io_error().is_some() { e } else { e.in_file(path) })
+    }
+
+    /// As [`open`](Container::open), but what is damaged is repaired while it is read, as far as the sidecar beside the
+    /// container (`model.bs.ecc`) goes. The file stays as it is. Without damage the sidecar is not even opened.
+    ///
+    /// # Errors
+    /// As [`open`](Container::open).
+    pub fn open_protected(path: &Path) -> Result<Container> {
+        match Container::open(path) {
+            Ok(container) => Ok(Container { fallback: Some(Fallback::new(path)), ..container }),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotAContainer) => {
+                let mended = Fallback::open(path).and_then(|mended| Container::from_store(Box::new(mended)));
+                mended.map(|container| Container { mended_index: true, ..container }).or(Err(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How many times a damaged chunk has been repaired while it was read, if the container was opened as
+    /// [protected](Container::open_protected) and its index is sound.
+    pub fn mended_chunks(&self) -> u64 {
+        self.fallback.as_ref().map_or(0, Fallback::counted)
+    }
+
+    /// Whether the index is damaged and the container could be [opened](Container::open_protected) thanks to its sidecar
+    /// alone. All of it is then read through the sidecar, and [`mended_chunks`](Container::mended_chunks) counts nothing.
+    pub fn has_mended_index(&self) -> bool {
+        self.mended_index
     }
 
     /// Opens the container whose bytes `store` holds.
@@ -77,13 +113,13 @@ impl Container {
                 frame.data_end
             )));
         }
-        Ok(Container { store, version: frame.version, index, grid })
+        Ok(Container { store, version: frame.version, index, grid, fallback: None, mended_index: false })
     }
 
     /// Whether the file at `path` starts as a container does, whatever its name.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when it cannot be read.
+    /// [`ErrorKind::Io`] when it cannot be read.
     pub fn is_container(path: &Path) -> Result<bool> {
         let file = PlainFile::open(path)?;
         let mut start = vec![0; file.len().min(PREAMBLE_LEN) as usize];
@@ -185,6 +221,34 @@ impl Container {
         Ok((stored.codec, place, bytes))
     }
 
+    /// The number of stored chunks that cannot be read or fail their checksum; they are not decoded. Runs on the threads of
+    /// the current rayon pool and at the speed of the disk.
+    ///
+    /// # Errors
+    /// Only [`ErrorKind::Cancelled`].
+    pub fn damaged_chunks(&self, progress: &dyn Progress) -> Result<u64> {
+        let damaged = self.index.chunks.par_iter().map_init(Vec::new, |bytes: &mut Vec<u8>, chunk| {
+            if progress.cancelled() {
+                return Err(cancelled());
+            }
+            bytes.resize(chunk.len as usize, 0);
+            let sound = self.store.read_at(chunk.offset, bytes).is_ok() && chunk.is(bytes);
+            progress.advance(u64::from(chunk.len));
+            Ok(u64::from(!sound))
+        });
+        damaged.try_reduce(|| 0, |a, b| Ok(a + b))
+    }
+
+    /// The bytes of the container.
+    pub(super) fn store(&self) -> &dyn Original {
+        &*self.store
+    }
+
+    /// What is stored where.
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
     /// What the elements of `chunk` are taken for.
     ///
     /// # Panics
@@ -204,12 +268,18 @@ impl Original for Container {
         // Taken, not borrowed: the store may itself be something that this thread decodes.
         let (mut bytes, mut scratch) = SCRATCH.take().unwrap_or_default();
         bytes.resize(stored.len as usize, 0);
-        let decoded = self.store.read_at(stored.offset, &mut bytes).and_then(|()| {
-            if checksum(&bytes) != stored.checksum {
-                return Err(Error::corrupt("the stored bytes fail their checksum"));
-            }
-            chunk::decode(stored.codec, place, &bytes, out, &mut scratch)
+        let read = self.store.read_at(stored.offset, &mut bytes).and_then(|()| match stored.is(&bytes) {
+            true => Ok(()),
+            false => Err(Error::corrupt("the stored bytes fail their checksum")),
         });
+        let read = read.or_else(|error| match &self.fallback {
+            Some(fallback) if fallback.read(stored.offset, &mut bytes) && stored.is(&bytes) => {
+                fallback.count();
+                Ok(())
+            }
+            _ => Err(error),
+        });
+        let decoded = read.and_then(|()| chunk::decode(stored.codec, place, &bytes, out, &mut scratch));
         SCRATCH.set(Some((bytes, scratch)));
         decoded.map_err(|e| {
             let range = self.grid.range(chunk);

@@ -49,6 +49,14 @@ impl Mended {
         self.copies.iter().position(|copy| copy.read_at(start, block).is_ok() && self.sidecar.is_data(number, block))
     }
 
+    /// Reads data block `number` from the file, sound or not; what cannot be read is zeros.
+    pub(super) fn read_as_it_is(&self, number: u64, block: &mut [u8]) {
+        let start = self.sidecar.geometry().data_range(number).start;
+        if self.copies.first().is_none_or(|file| file.read_at(start, block).is_err()) {
+            block.fill(0);
+        }
+    }
+
     /// The data blocks of `stripe` that are lost, rebuilt.
     ///
     /// # Errors

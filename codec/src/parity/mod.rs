@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use geometry::{Geometry, Share};
 pub use mended::Mended;
-pub use protect::protect;
+pub use protect::{protect, protect_as};
 pub use repair::{Damage, examine, repair};
 pub use sidecar::{Sidecar, SidecarDamage};
 

@@ -27,13 +27,14 @@ pub fn protect(file: &dyn Original, share: Share, out: &NewFile, progress: &dyn 
     Ok(geometry)
 }
 
-/// As [`protect`], with a geometry that is given.
-pub(super) fn protect_as(
-    file: &dyn Original,
-    geometry: Geometry,
-    out: &NewFile,
-    progress: &dyn Progress,
-) -> Result<()> {
+/// As [`protect`], with a geometry that is given, such as that of a sidecar that is to be renewed.
+///
+/// # Errors
+/// As [`protect`], and [`ErrorKind::InvalidArgument`] when the geometry is that of a file of another length.
+pub fn protect_as(file: &dyn Original, geometry: Geometry, out: &NewFile, progress: &dyn Progress) -> Result<()> {
+    if file.len() != geometry.file_len {
+        return Err(Error::invalid(format!("a file of {} bytes is not one of {}", file.len(), geometry.file_len)));
+    }
     out.reserve(geometry.sidecar_len())?;
     let mut entries = vec![0; (geometry.data_blocks() + geometry.parity_blocks()) as usize];
     let (data_entries, parity_entries) = entries.split_at_mut(geometry.data_blocks() as usize);

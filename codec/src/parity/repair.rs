@@ -104,7 +104,7 @@ pub fn examine(mended: &Mended, file_len: u64, progress: &dyn Progress) -> Resul
     })
 }
 
-/// Writes the file to `out` with all that can be repaired repaired; what cannot be is zeros. Gives the number of blocks
+/// Writes the file to `out` with all that can be repaired repaired; what cannot be is as it is in the file. Gives the number of blocks
 /// that were rebuilt from parity. `damage` is what [`examine`] found.
 ///
 /// # Errors
@@ -126,7 +126,7 @@ pub fn repair(mended: &Mended, damage: &Damage, out: &NewFile, progress: &dyn Pr
             let block = geometry.data_range(number);
             let part = &mut buffer[(block.start - range.start) as usize..(block.end - range.start) as usize];
             if lost.contains(&number) || mended.read_block(number, part).is_none() {
-                part.fill(0);
+                mended.read_as_it_is(number, part);
             }
             progress.advance(block.end - block.start);
         }
