@@ -343,7 +343,7 @@ fn a_source_that_is_not_there_or_no_file_is_refused_at_once() {
     let _socket = std::os::unix::net::UnixListener::bind(scratch.path("socket.bs")).unwrap();
     std::os::unix::fs::symlink("nowhere", scratch.path("link.bs")).unwrap();
     scratch.write("file", "");
-    for command in ["compress", "decompress", "info", "verify"] {
+    for command in ["compress", "decompress", "info", "verify", "protect", "repair"] {
         for (source, message) in [
             ("missing.bs", "no such file or directory"),
             ("link.bs", "no such file or directory"),
@@ -401,6 +401,10 @@ fn a_full_disk_leaves_nothing() {
     let scratch = Scratch::new();
     scratch.write("model/model.safetensors", model(&[("t", "BF16", 2, 4_000_000)]));
     scratch.ok("compress -q model -o m");
+    let mut damaged = scratch.read("m/model.bs");
+    let container = damaged.len();
+    damaged[1000] ^= 1;
+    scratch.write("damaged.bs", damaged);
     // One that fits, then a copy that does not.
     scratch.write("copies/a.safetensors", small_model());
     scratch.write("copies/pytorch_model.bin", vec![1; 3_000_000]);
@@ -411,12 +415,19 @@ fn a_full_disk_leaves_nothing() {
         ("decompress m/model.bs -o target", "target/model.safetensors: cannot take 4000075 bytes: "),
         ("decompress --check m/model.bs -o target/x", "target/x: cannot take 4000075 bytes: "),
         ("decompress m -o target", "target/model.safetensors: cannot take 4000075 bytes: "),
+        ("repair damaged.bs -o target/x", &format!("target/x: cannot take {container} bytes: ")),
         ("compress copies -o target/new", "target/new/pytorch_model.bin: cannot take 3000000 bytes: "),
     ] {
         let run = on_mount(&scratch, "-o size=1m", line);
         assert_eq!((run.code, run.stdout.as_str()), (2, ""), "bigsmall {line}: {}", run.stderr);
         assert_eq!(run.stderr, format!("bigsmall: {said}{full}"), "bigsmall {line}");
     }
+    // The sidecar goes beside the container.
+    let script = "mkdir full; mount -t tmpfs -o size=4m none full; cp m/model.bs full; code=0
+        \"$BIGSMALL\" protect -q --ecc 90 full/model.bs || code=$?; ls -A full; exit $code";
+    let run = in_own_mounts(&scratch, script);
+    assert_eq!((run.code, run.stdout.as_str()), (2, "model.bs\n"), "{}", run.stderr);
+    assert!(run.stderr.starts_with("bigsmall: full/model.bs.ecc: cannot take "), "{}", run.stderr);
     let run = on_mount(&scratch, "-o size=8m", "compress model/model.safetensors -o target");
     assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (0, "model.bs\n", ""), "the test itself is sound");
 }
@@ -426,12 +437,16 @@ fn a_read_only_file_system_is_named() {
     let scratch = Scratch::new();
     scratch.write("model/model.safetensors", small_model());
     scratch.ok("compress -q model -o m");
+    let mut damaged = scratch.read("m/model.bs");
+    damaged[1000] ^= 1;
+    scratch.write("damaged.bs", damaged);
     for (line, target) in [
         ("compress model/model.safetensors -o target", "target/model.bs"),
         ("compress model -o target/new", "target/new"),
         ("compress model -o target", "target/model.bs"),
         ("decompress m/model.bs -o target", "target/model.safetensors"),
         ("decompress m -o target/new", "target/new"),
+        ("repair damaged.bs -o target/x", "target/x"),
     ] {
         let run = on_mount(&scratch, "-o ro", line);
         assert_eq!((run.code, run.stdout.as_str()), (2, ""), "bigsmall {line}: {}", run.stderr);

@@ -2,18 +2,19 @@
 //!
 //! Everything is written under a temporary name beside the target and renamed to it when it is complete and on disk.
 //! Whatever is dropped before that is removed. A process that is killed on the spot leaves at most a file whose name
-//! ends in [`TEMPORARY_SUFFIX`].
+//! ends in [`TEMPORARY_SUFFIX`]; the next one that makes the same target removes it. A lock (`flock`) on each temporary
+//! file tells those that are being written from those that nobody writes any more.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, FileTimes, Metadata, Permissions};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
+use rustix::fs::{CWD, FallocateFlags, FlockOperation, OFlags, RenameFlags, fallocate, flock, renameat_with};
 use rustix::io::Errno;
 use tempfile::{NamedTempFile, TempDir};
 
@@ -110,14 +111,21 @@ impl NewFile {
 
     fn create_as(place: &Path, target: &Path, existing: Existing) -> Result<NewFile> {
         let name = place.file_name().ok_or_else(|| Error::invalid("not the name of a file").in_file(target))?;
-        let temporary = tempfile::Builder::new()
-            .prefix(&temporary_prefix(name.as_bytes()))
-            .rand_bytes(RANDOM)
-            .suffix(TEMPORARY_SUFFIX)
-            // Nobody else reads it before it has the permissions of its source.
-            .permissions(Permissions::from_mode(0o600))
-            .tempfile_in(parent(place))
-            .map_err(|e| cannot_create(target, without_path(e)))?;
+        let prefix = temporary_prefix(name.as_bytes());
+        remove_leftovers(parent(place), &prefix);
+        let temporary = loop {
+            let temporary = tempfile::Builder::new()
+                .prefix(&prefix)
+                .rand_bytes(RANDOM)
+                .suffix(TEMPORARY_SUFFIX)
+                // Nobody else reads it before it has the permissions of its source.
+                .permissions(Permissions::from_mode(0o600))
+                .tempfile_in(parent(place))
+                .map_err(|e| cannot_create(target, without_path(e)))?;
+            if lock(temporary.as_file()) {
+                break temporary;
+            }
+        };
         let (place, target) = (place.to_owned(), target.to_owned());
         Ok(NewFile { temporary, place, target, existing, failed: AtomicBool::new(false) })
     }
@@ -224,6 +232,8 @@ impl Write for NewFile {
 #[derive(Debug)]
 pub struct NewDirectory {
     temporary: TempDir,
+    /// Holds the lock.
+    _lock: File,
     target: PathBuf,
 }
 
@@ -237,14 +247,26 @@ impl NewDirectory {
             return Err(already_exists(target));
         }
         let name = target.file_name().ok_or_else(|| Error::invalid("not the name of a directory").in_file(target))?;
-        let temporary = tempfile::Builder::new()
-            .prefix(&temporary_prefix(name.as_bytes()))
-            .rand_bytes(RANDOM)
-            .suffix(TEMPORARY_SUFFIX)
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(parent(target))
-            .map_err(|e| cannot_create(target, without_path(e)))?;
-        Ok(NewDirectory { temporary, target: target.to_owned() })
+        let prefix = temporary_prefix(name.as_bytes());
+        remove_leftovers(parent(target), &prefix);
+        loop {
+            let temporary = tempfile::Builder::new()
+                .prefix(&prefix)
+                .rand_bytes(RANDOM)
+                .suffix(TEMPORARY_SUFFIX)
+                .permissions(Permissions::from_mode(0o700))
+                .tempdir_in(parent(target))
+                .map_err(|e| cannot_create(target, without_path(e)))?;
+            match File::open(temporary.path()) {
+                Ok(directory) if lock(&directory) => {
+                    return Ok(NewDirectory { temporary, _lock: directory, target: target.to_owned() });
+                }
+                // Someone took it for a leftover before it was locked.
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(cannot_create(target, e)),
+            }
+        }
     }
 
     /// The directory under its temporary name: what is to be in it goes here.
@@ -281,6 +303,36 @@ impl NewDirectory {
                 Err(already_exists(&self.target))
             }
             Err(e) => Err(cannot_create(&self.target, e)),
+        }
+    }
+}
+
+/// Locks a temporary file or directory that has just been made. `false` when it is gone already, since another process took
+/// it for a leftover before it was locked.
+fn lock(file: &File) -> bool {
+    // Where there are no locks, nobody can find leftovers either.
+    let _ = flock(file, FlockOperation::LockExclusive);
+    file.metadata().map_or(true, |metadata| metadata.nlink() > 0)
+}
+
+/// Removes the temporary files and directories in `directory` whose names begin with `prefix` and that nobody holds locked:
+/// those who made them are no more. What cannot be removed stays; it is in nobody's way.
+fn remove_leftovers(directory: &Path, prefix: &OsStr) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    let suffix = TEMPORARY_SUFFIX.as_bytes();
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let random = name.as_bytes().strip_prefix(prefix.as_bytes()).and_then(|rest| rest.strip_suffix(suffix));
+        if random.is_none_or(|random| random.len() != RANDOM) {
+            continue;
+        }
+        let path = entry.path();
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let Ok(file) = File::options().read(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(&path) else {
+            continue;
+        };
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let _ = if is_directory { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         }
     }
 }

@@ -9,7 +9,7 @@ use bigsmall_codec::parity::{self, Geometry, Share, sidecar_path};
 use bigsmall_codec::{Container, Error, ErrorKind, Original, PlainFile, Progress};
 use serde::Serialize;
 
-use super::{containers_in, in_container};
+use super::containers_in;
 use crate::failure::{DAMAGED, Failure};
 use crate::interrupt;
 use crate::options::{Force, Report, Threads};
@@ -22,7 +22,7 @@ use crate::ui::{self, percent};
 const EXAMPLES: &str = "\
 Examples:
   bigsmall protect model.bs
-      writes model.bs.ecc: any tenth of model.bs, or of both, may then be lost
+      writes model.bs.ecc: any tenth of model.bs may then be lost
   bigsmall protect --ecc 25 Llama-3-8B-bigsmall
       a quarter, for every container in and below the directory
   bigsmall compress --ecc model.safetensors
@@ -146,7 +146,7 @@ fn check(path: &Path, meter: &Meter) -> Result<(), Failure> {
     };
     let container = Container::open(path).map_err(|e| match e.kind() {
         ErrorKind::Corrupt => Failure::with_code(DAMAGED, e.to_string()),
-        _ => Failure::from(in_container(e, path)),
+        _ => Failure::from(e),
     })?;
     match container.damaged_chunks(meter)? {
         0 => Ok(()),

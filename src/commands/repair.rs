@@ -300,7 +300,7 @@ fn repair(args: &Args, targets: &Targets, attributes: &Attributes, meter: &Meter
     }
     let mut after = fault(Box::new(out.contents()?), meter)?;
     if let (Some(_), Some(other)) = (&after, &args.from) {
-        let container = Container::open(other).map_err(|e| in_container(e, other))?;
+        let container = Container::open(other)?;
         let Grafted { bytes, .. } = graft(&out, &container).map_err(|e| match e.kind() {
             ErrorKind::InvalidArgument => e.in_file(other),
             _ => e,

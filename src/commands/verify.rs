@@ -370,6 +370,11 @@ fn failure(files: &[Checked]) -> Option<Failure> {
     let message = match files {
         [file] => match (&file.error, status) {
             (Some(error), _) => error.clone(),
+            // The container itself is sound.
+            (None, _) if file.damage.is_empty() => match &file.sidecar {
+                Some(sidecar) => format!("{}: {what}", sidecar.file),
+                None => format!("{}: {what}", file.file),
+            },
             (None, _) => format!("{}: {what}", file.file),
         },
         _ => format!("{} of {} {what}", with(status).count(), count(files.len() as u64, "container")),
@@ -394,7 +399,9 @@ fn print(report: Report, depth: Depth<'_>, files: Vec<Checked>) -> Result<(), Fa
 fn describe(checked: &Checked, depth: Depth<'_>) -> String {
     let Checked { file, status, .. } = checked;
     let mut text = match (status, checked.original_bytes, checked.chunks, checked.tensors) {
-        (Status::Sound, Some(bytes), Some(chunks), Some(tensors)) => {
+        (status, Some(bytes), Some(chunks), Some(tensors))
+            if *status == Status::Sound || checked.damage.is_empty() && checked.error.is_none() =>
+        {
             let (size, chunks, tensors) = (show_size(bytes), count(chunks, "chunk"), count(tensors, "tensor"));
             let sound = match (&checked.sample, depth) {
                 (Some(sample), _) => format!("nothing wrong in {}", count(sample.chunks, "chunk")),
@@ -417,7 +424,11 @@ fn describe(checked: &Checked, depth: Depth<'_>) -> String {
         text += &match &sidecar.error {
             None => format!("  {}: sound\n", sidecar.file),
             Some(error) => {
-                format!("  {}: {}\n", sidecar.file, error.strip_prefix(&format!("{}: ", sidecar.file)).unwrap_or(error))
+                format!(
+                    "  {}: damaged: {}\n",
+                    sidecar.file,
+                    error.strip_prefix(&format!("{}: ", sidecar.file)).unwrap_or(error)
+                )
             }
         };
     }

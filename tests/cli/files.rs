@@ -296,6 +296,7 @@ fn results_for_programs_are_exact() {
         "copied_files": 0,
         "copied_bytes": 0,
         "total": { "original_bytes": original.len(), "container_bytes": container_len, "seconds": null },
+        "parity": [],
     });
     assert_eq!(compressed, expected);
     let mut restored = scratch.json("decompress --json x.bs");

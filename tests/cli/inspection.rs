@@ -134,6 +134,8 @@ fn verify_says_that_all_is_well() {
             "chunks": 3,
             "tensors": 1,
             "damage": [],
+            "sidecar": null,
+            "sample": null,
         }],
         "sound": 1,
         "damaged": 0,

@@ -28,6 +28,9 @@ const LARGEST_BLOCK: u64 = 1 << 26;
 const MOST_SHARDS: u64 = 1 << 15;
 const LARGEST_STRIPE: u64 = 1 << 28;
 
+/// The most bytes of a file and its parity, so that no sum overflows.
+const LONGEST: u64 = 1 << 62;
+
 /// Entries of a page of the table; behind them is their checksum, so that a page has 4 KiB.
 pub(super) const PAGE_ENTRIES: usize = 511;
 
@@ -81,7 +84,8 @@ impl Geometry {
         let blocks = file_len.div_ceil(block).max(1);
         let stripes = blocks.div_ceil(most);
         let data = blocks.div_ceil(stripes);
-        Geometry { file_len, block, stripes, data, parity: (data * u64::from(share.0)).div_ceil(100) }
+        // One more than the share: a burst that does not begin with a block touches one more.
+        Geometry { file_len, block, stripes, data, parity: (data * u64::from(share.0)).div_ceil(100) + 1 }
     }
 
     /// The same geometry if it is one that a sidecar may have.
@@ -94,7 +98,7 @@ impl Geometry {
             && shards(parity)
             && (data + parity) * block <= LARGEST_STRIPE.max(2 * block)
             && stripes >= 1
-            && stripes <= u64::MAX / MOST_SHARDS / block / 4
+            && stripes <= LONGEST / ((data + parity) * block)
             && file_len.div_ceil(block).max(1).div_ceil(stripes) == data;
         if fits { Ok(self) } else { Err(Error::corrupt("the geometry in its header is impossible")) }
     }
