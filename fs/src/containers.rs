@@ -79,7 +79,7 @@ impl Containers {
     /// The container at `path`, whose metadata is `metadata`; opened now, or before if the file is still the same.
     ///
     /// # Errors
-    /// Those of [`Container::open_protected`], remembered until the file changes, except those that may pass by themselves.
+    /// Those of [`Container::open`], remembered until the file changes, except those that may pass by themselves.
     pub fn open(&self, path: &Path, metadata: &Metadata) -> Outcome {
         let identity = Identity::of(metadata);
         let mut kept = self.lock();
