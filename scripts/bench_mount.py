@@ -161,11 +161,11 @@ def nothing_to_mount():
 
 @contextlib.contextmanager
 def lmz_mount(lmz, mountpoint, env):
-    subprocess.run([lmz, "mount", "-q", "-d", mountpoint], env=env, check=True)
+    subprocess.run([lmz, "mount", "-q", "-d", mountpoint], env=env, check=True, stdout=subprocess.DEVNULL)
     try:
         yield None
     finally:
-        subprocess.run([lmz, "umount", mountpoint], env=env, check=True)
+        subprocess.run([lmz, "umount", mountpoint], env=env, check=True, stdout=subprocess.DEVNULL)
 
 
 MEASURES = {
