@@ -20,6 +20,9 @@ pub(crate) const SOURCE_PREFIX: &str = "bigsmall:";
 /// How long `umount` waits for the mount to leave the kernel's list. The process that served it ends soon after.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a mount may be in use by nobody who can be named.
+const RELEASE_PATIENCE: Duration = Duration::from_millis(500);
+
 /// How long a mount is given to say what it did.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -80,15 +83,17 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
     if !mount.is_ours() {
         return failed(format!("{shown}: is a mount of type {}, not one of bigsmall", mount.kind));
     }
-    match detach(&absolute, lazy) {
-        Ok(()) => {}
-        Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
-            return failed(format!(
-                "{shown}: is in use; end the programs that use it or try `--lazy`{}",
-                users(&absolute)
-            ));
+    let start = Instant::now();
+    while let Err(e) = detach(&absolute, lazy) {
+        if e.raw_os_error() != Some(libc::EBUSY) {
+            return failed(format!("{shown}: cannot be unmounted: {}", without_code(&e)));
         }
-        Err(e) => return failed(format!("{shown}: cannot be unmounted: {}", without_code(&e))),
+        // The kernel lets go of what was just closed, or of a process that just ended, a moment later.
+        let users = users(&absolute);
+        if !users.is_empty() || start.elapsed() > RELEASE_PATIENCE {
+            return failed(format!("{shown}: is in use; end the programs that use it or try `--lazy`{users}"));
+        }
+        thread::sleep(POLL);
     }
     let start = Instant::now();
     while find_mount(&absolute)?.is_some_and(|now| now.id == mount.id) {
