@@ -93,7 +93,15 @@ impl Scale {
     /// Fills `quads` with what is done to each quad of such a chunk, whose runs have these codes.
     pub(crate) fn quads_of(&self, octave: u16, first: u64, elements: usize, codes: &[i32], quads: &mut Vec<QuadScale>) {
         quads.clear();
-        quads.extend((0..elements.div_ceil(QUAD)).map(|quad| self.quad_scale(octave, codes[self.run_of(first, quad)])));
+        let count = elements.div_ceil(QUAD);
+        let mut run = self.run - first / QUAD as u64 % self.run;
+        for &code in codes {
+            let left = count - quads.len();
+            let len = usize::try_from(run).map_or(left, |run| run.min(left));
+            quads.extend(std::iter::repeat_n(self.quad_scale(octave, code), len));
+            run = self.run;
+        }
+        assert_eq!(quads.len(), count, "there is a code for each run");
     }
 
     /// Takes the codes of the runs of such a chunk off the front of `reader` and fills `quads` with what is done to each

@@ -1,12 +1,14 @@
 //! The rANS decoder: [`scalar`] is the definition, the others do the same to all lanes of a stream at once.
 //!
-//! A vectorised decoder is a *step*: it takes the lanes of a stream from one group to the next and gives the symbols.
-//! It does not loop, for whoever decodes wants the symbols in registers, to make elements of them there.
+//! A vectorised decoder is a *step*: it takes the lanes of a stream, or of two, from one group to the next and gives the
+//! symbols. It does not loop, for whoever decodes wants the symbols in registers, to make elements of them there.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512vbmi2;
 pub(crate) mod scalar;
 pub(crate) mod slots;
 

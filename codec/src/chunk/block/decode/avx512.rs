@@ -2,7 +2,8 @@
 //!
 //! Keys come out of the entropy decoder in lanes of 16 bits, as the upper 16 bits of an element have them. Raw bits are
 //! shifted and masked into the same lanes, field by field; elements of 32 bits have a second vector for their lower
-//! halves. All arithmetic of normalisation is in the upper 16 bits.
+//! halves. All arithmetic of normalisation is in the upper 16 bits. Where there is VBMI2, elements of 8 bits are worked on
+//! two groups at once, those of the first in the even bytes of a vector.
 
 use std::arch::x86_64::*;
 
@@ -10,7 +11,8 @@ use super::prepared::Prepared;
 use super::{Kernel, Layout, Scaled, upper_shift};
 use crate::chunk::scale::QUAD;
 use crate::error::Result;
-use crate::rans::decode::avx512::{Decoder, Lanes, Tables};
+use crate::rans::decode::avx512::{self as lanes, Lanes, One};
+use crate::rans::decode::avx512vbmi2::{self as pairs, joined};
 use crate::rans::decode::{Block, GROUP_WORDS_BYTES, stream_error};
 use crate::rans::{LANES, Table};
 use crate::split::Split;
@@ -22,13 +24,147 @@ const WIDTHS: [usize; MAX_FIELDS] = [16, 8, 4, 2, 1];
 /// Groups of a quad.
 const GROUPS: usize = QUAD / LANES;
 
+/// How far ahead of what is worked on memory is fetched, in bytes: of the output, which is written fastest, and of the rest.
+/// What chunks lie in is rarely in a cache, and processors do not look ahead beyond a page of it by themselves.
+const OUT_AHEAD: usize = 2048;
+const STORED_AHEAD: usize = 1024;
+
+/// A table made ready.
+#[derive(Debug)]
+struct Ready {
+    lanes: lanes::Tables,
+    pairs: pairs::Tables,
+}
+
+/// Whether a table can be made ready: that of a single symbol cannot, since its frequency does not fit in 16 bits here.
+pub(super) fn can_decode(table: &Table) -> bool {
+    table.keys().len() > 1
+}
+
+/// How keys are decoded.
+trait Keys {
+    /// Whether the processor has VBMI2.
+    const VBMI2: bool;
+
+    /// Takes the streams of these numbers from one group to the next, the second after the first if they are the same. Gives
+    /// the keys, shifted as the tables have them; `words` advance by what is taken.
+    ///
+    /// # Safety
+    /// The processor has what the module is named after, and VBMI2 if [`VBMI2`](Keys::VBMI2) says so.
+    /// [`GROUP_WORDS_BYTES`] bytes can be read at `words` for each group.
+    unsafe fn pair<const STREAMS: usize>(
+        tables: &Ready,
+        streams: [usize; 2],
+        lanes: &mut [Lanes; STREAMS],
+        words: &mut [*const u8; STREAMS],
+        one: One,
+    ) -> [__m512i; 2];
+
+    /// The same for keys of a byte, those of the first group in the even bytes.
+    ///
+    /// # Safety
+    /// As [`pair`](Keys::pair); the processor has VBMI2.
+    #[inline(always)]
+    unsafe fn bytes<const STREAMS: usize>(
+        tables: &Ready,
+        streams: [usize; 2],
+        lanes: &mut [Lanes; STREAMS],
+        words: &mut [*const u8; STREAMS],
+        one: One,
+    ) -> __m512i {
+        // SAFETY: the caller's promises.
+        unsafe {
+            let [first, second] = Self::pair(tables, streams, lanes, words, one);
+            joined(first, second)
+        }
+    }
+}
+
+/// One stream after the other.
+struct OneByOne<const VBMI2: bool>;
+
+impl<const VBMI2: bool> Keys for OneByOne<VBMI2> {
+    const VBMI2: bool = VBMI2;
+
+    #[inline(always)]
+    unsafe fn pair<const STREAMS: usize>(
+        tables: &Ready,
+        [first, second]: [usize; 2],
+        lanes: &mut [Lanes; STREAMS],
+        words: &mut [*const u8; STREAMS],
+        one: One,
+    ) -> [__m512i; 2] {
+        // SAFETY: the caller's promises.
+        unsafe {
+            let first = lanes::step::<VBMI2>(&tables.lanes, &mut lanes[first], &mut words[first], one);
+            [first, lanes::step::<VBMI2>(&tables.lanes, &mut lanes[second], &mut words[second], one)]
+        }
+    }
+}
+
+/// Two streams at once.
+struct Paired;
+
+impl Paired {
+    /// # Safety
+    /// As [`Keys::pair`]; the streams are different.
+    #[inline(always)]
+    unsafe fn step<const STREAMS: usize>(
+        tables: &Ready,
+        [first, second]: [usize; 2],
+        lanes: &mut [Lanes; STREAMS],
+        words: &mut [*const u8; STREAMS],
+        one: One,
+    ) -> pairs::Symbols {
+        // Copies that are not reached by way of a reference, to stay in registers.
+        let (mut one_lanes, mut other_lanes) = (lanes[first], lanes[second]);
+        let (mut one_words, mut other_words) = (words[first], words[second]);
+        // SAFETY: the caller's promises.
+        let symbols = unsafe {
+            let (lanes, words) = ([&mut one_lanes, &mut other_lanes], [&mut one_words, &mut other_words]);
+            pairs::step(&tables.pairs, lanes, words, one)
+        };
+        (lanes[first], lanes[second]) = (one_lanes, other_lanes);
+        (words[first], words[second]) = (one_words, other_words);
+        symbols
+    }
+}
+
+impl Keys for Paired {
+    const VBMI2: bool = true;
+
+    #[inline(always)]
+    unsafe fn pair<const STREAMS: usize>(
+        tables: &Ready,
+        streams: [usize; 2],
+        lanes: &mut [Lanes; STREAMS],
+        words: &mut [*const u8; STREAMS],
+        one: One,
+    ) -> [__m512i; 2] {
+        // SAFETY: the caller's promises.
+        unsafe { Paired::step(tables, streams, lanes, words, one).keys(&tables.pairs) }
+    }
+
+    #[inline(always)]
+    unsafe fn bytes<const STREAMS: usize>(
+        tables: &Ready,
+        streams: [usize; 2],
+        lanes: &mut [Lanes; STREAMS],
+        words: &mut [*const u8; STREAMS],
+        one: One,
+    ) -> __m512i {
+        // SAFETY: the caller's promises.
+        unsafe { Paired::step(tables, streams, lanes, words, one).key_bytes(&tables.pairs) }
+    }
+}
+
 /// What the elements of a block are decoded with.
 #[derive(Debug)]
 pub(super) struct Avx512 {
     /// Whether the processor has VBMI2 too.
     vbmi2: bool,
     /// For each position that keys are shifted to, since tables hold shifted ones.
-    tables: [Prepared<Tables>; 16],
+    tables: [Prepared<Ready>; 16],
     split: Split,
 }
 
@@ -46,7 +182,10 @@ impl Kernel for Avx512 {
     fn prepare(&mut self, split: Split, tables: &[Table]) {
         self.split = split;
         let shift = upper_shift(split);
-        self.tables[shift as usize].prepare(tables, |table| Tables::new(table, shift));
+        self.tables[shift as usize].prepare(tables, |table| Ready {
+            lanes: lanes::Tables::new(table, shift),
+            pairs: pairs::Tables::new(table, shift),
+        });
     }
 
     fn quads(
@@ -60,12 +199,12 @@ impl Kernel for Avx512 {
         let tables = self.tables[upper_shift(self.split) as usize].current();
         let job = Job { tables, first, planes, scaled };
         match (self.vbmi2, block.streams) {
-            (true, 1) => choose::<true, 1>(&job, self.split, block, out),
-            (true, 2) => choose::<true, 2>(&job, self.split, block, out),
-            (true, 4) => choose::<true, 4>(&job, self.split, block, out),
-            (false, 1) => choose::<false, 1>(&job, self.split, block, out),
-            (false, 2) => choose::<false, 2>(&job, self.split, block, out),
-            (false, 4) => choose::<false, 4>(&job, self.split, block, out),
+            (true, 1) => choose::<OneByOne<true>, 1>(&job, self.split, block, out),
+            (true, 2) => choose::<Paired, 2>(&job, self.split, block, out),
+            (true, 4) => choose::<Paired, 4>(&job, self.split, block, out),
+            (false, 1) => choose::<OneByOne<false>, 1>(&job, self.split, block, out),
+            (false, 2) => choose::<OneByOne<false>, 2>(&job, self.split, block, out),
+            (false, 4) => choose::<OneByOne<false>, 4>(&job, self.split, block, out),
             (_, streams) => unreachable!("{streams} streams are for the definition"),
         }
     }
@@ -73,7 +212,7 @@ impl Kernel for Avx512 {
 
 /// What is to be done.
 struct Job<'a> {
-    tables: &'a [Tables],
+    tables: &'a [Ready],
     first: usize,
     planes: Option<(&'a [u8], &'a Layout)>,
     scaled: Option<Scaled<'a>>,
@@ -112,7 +251,7 @@ const COMMON: [Shape; 7] = {
 type Path = unsafe fn(&Job<'_>, Shape, &mut Block<'_>, &mut [u8]) -> Result<()>;
 
 /// Chooses the path for the elements, [`COMMON`] ones or any.
-fn choose<const VBMI2: bool, const STREAMS: usize>(
+fn choose<K: Keys, const STREAMS: usize>(
     job: &Job<'_>,
     split: Split,
     block: &mut Block<'_>,
@@ -125,14 +264,14 @@ fn choose<const VBMI2: bool, const STREAMS: usize>(
     macro_rules! paths {
         ($quads:ident: $($path:literal)*) => {
             match (common, job.scaled.is_some()) {
-                $((Some($path), false) => $quads::<STREAMS, false, $path> as Path,
-                (Some($path), true) => $quads::<STREAMS, true, $path>,)*
-                (_, false) => $quads::<STREAMS, false, { COMMON.len() }>,
-                (_, true) => $quads::<STREAMS, true, { COMMON.len() }>,
+                $((Some($path), false) => $quads::<K, STREAMS, false, $path> as Path,
+                (Some($path), true) => $quads::<K, STREAMS, true, $path>,)*
+                (_, false) => $quads::<K, STREAMS, false, { COMMON.len() }>,
+                (_, true) => $quads::<K, STREAMS, true, { COMMON.len() }>,
             }
         };
     }
-    let path = if VBMI2 { paths!(quads_vbmi2: 0 1 2 3 4 5 6) } else { paths!(quads_avx512: 0 1 2 3 4 5 6) };
+    let path = if K::VBMI2 { paths!(quads_vbmi2: 0 1 2 3 4 5 6) } else { paths!(quads_avx512: 0 1 2 3 4 5 6) };
     // SAFETY: jobs are made where the processor has what it takes.
     unsafe { path(job, shape, block, out) }
 }
@@ -186,16 +325,22 @@ impl Merger {
     /// # Safety
     /// As [`load`](Merger::load).
     #[inline(always)]
-    unsafe fn put(self, lanes: __m512i, vectors: Vectors, place: (usize, usize), half: usize) -> (__m512i, __m512i) {
+    unsafe fn put<K: Keys>(
+        self,
+        lanes: __m512i,
+        vectors: Vectors,
+        place: (usize, usize),
+        half: usize,
+    ) -> (__m512i, __m512i) {
         // SAFETY: the caller's promises.
         unsafe {
             // Not a loop, which the compiler would keep, with everything in memory.
             let lanes = (lanes, _mm512_setzero_si512());
-            let lanes = self.put_field::<0>(lanes, vectors, place, half);
-            let lanes = self.put_field::<1>(lanes, vectors, place, half);
-            let lanes = self.put_field::<2>(lanes, vectors, place, half);
-            let lanes = self.put_field::<3>(lanes, vectors, place, half);
-            self.put_field::<4>(lanes, vectors, place, half)
+            let lanes = self.put_field::<K, 0>(lanes, vectors, place, half);
+            let lanes = self.put_field::<K, 1>(lanes, vectors, place, half);
+            let lanes = self.put_field::<K, 2>(lanes, vectors, place, half);
+            let lanes = self.put_field::<K, 3>(lanes, vectors, place, half);
+            self.put_field::<K, 4>(lanes, vectors, place, half)
         }
     }
 
@@ -204,7 +349,7 @@ impl Merger {
     /// # Safety
     /// As [`load`](Merger::load).
     #[inline(always)]
-    unsafe fn put_field<const FIELD: usize>(
+    unsafe fn put_field<K: Keys, const FIELD: usize>(
         self,
         (mut lanes, mut sign): (__m512i, __m512i),
         vectors: Vectors,
@@ -234,6 +379,13 @@ impl Merger {
             };
             let bits = if is_last && signed { width - 1 } else { width };
             let mask = ((1u32 << bits) - 1) << (at + zeros) >> half & 0xffff;
+            if K::VBMI2 && is_last && signed && size > 1 && half == 8 * (size - 2) && mask != 0 && mask <= 0xff {
+                // The sign goes to the upper byte and the other bits to the lower one, in one instruction.
+                let to = (at + zeros) as isize - half as isize;
+                let moved = eight_bits(vector, [(from, to), (from + width - 1, 7)]);
+                lanes = _mm512_ternarylogic_epi32(lanes, moved, _mm512_set1_epi16(mask as i16), 0xf8);
+                return (lanes, moved);
+            }
             if mask != 0 {
                 let moved = shifted(vector, (at + zeros) as isize - (half + from) as isize);
                 // lanes | moved & mask
@@ -255,7 +407,7 @@ impl Merger {
     /// # Safety
     /// As [`load`](Merger::load); a group can be written at `out`.
     #[inline(always)]
-    unsafe fn store<const SCALED: bool>(
+    unsafe fn store<K: Keys, const SCALED: bool>(
         self,
         keys: __m512i,
         taken: __m512i,
@@ -267,7 +419,7 @@ impl Merger {
         unsafe {
             let Shape { size, signed, .. } = self.shape;
             let half = if size == 4 { 16 } else { 0 };
-            let (mut upper, sign) = self.put(keys, vectors, place, half);
+            let (mut upper, sign) = self.put::<K>(keys, vectors, place, half);
             if SCALED {
                 upper = _mm512_add_epi16(upper, taken);
             }
@@ -280,7 +432,7 @@ impl Merger {
                 1 => _mm256_storeu_si256(out.cast(), _mm512_cvtepi16_epi8(upper)),
                 2 => _mm512_storeu_si512(out.cast(), upper),
                 _ => {
-                    let (lower, _) = self.put(_mm512_setzero_si512(), vectors, place, 0);
+                    let (lower, _) = self.put::<K>(_mm512_setzero_si512(), vectors, place, 0);
                     let [first, second] = interleaved(lower, upper);
                     _mm512_storeu_si512(out.cast(), first);
                     _mm512_storeu_si512(out.add(64).cast(), second);
@@ -288,6 +440,149 @@ impl Merger {
             }
         }
     }
+}
+
+impl Merger {
+    /// Makes the elements of a pair of groups, of a byte each, from their keys, what was taken from them (if `SCALED`) and
+    /// their raw bits, and writes them to `out`. Those of the first group are in the even bytes.
+    ///
+    /// # Safety
+    /// As [`load`](Merger::load); the processor has VBMI2; a pair can be written at `out`.
+    #[inline(always)]
+    unsafe fn store_bytes<const SCALED: bool>(
+        self,
+        keys: __m512i,
+        taken: __m512i,
+        vectors: Vectors,
+        place: (usize, usize),
+        out: *mut u8,
+    ) {
+        // SAFETY: the caller's promises.
+        unsafe {
+            let bytes = (keys, _mm512_setzero_si512());
+            let bytes = self.put_bytes::<1>(bytes, vectors, place);
+            let bytes = self.put_bytes::<2>(bytes, vectors, place);
+            let bytes = self.put_bytes::<3>(bytes, vectors, place);
+            let (mut bytes, sign) = self.put_bytes::<4>(bytes, vectors, place);
+            if SCALED {
+                bytes = _mm512_add_epi8(bytes, taken);
+            }
+            if self.shape.signed {
+                // The bits of `bytes` where the first has any, else those of `sign`.
+                bytes = _mm512_ternarylogic_epi32(_mm512_set1_epi8(0x7f), bytes, sign, 0xca);
+            }
+            _mm512_storeu_si512(out.cast(), _mm512_permutexvar_epi8(one_after_the_other(), bytes));
+        }
+    }
+
+    /// [`put_field`](Merger::put_field) for a pair of groups of elements of a byte. (None of them has a field of 16 bits.)
+    ///
+    /// # Safety
+    /// As [`load`](Merger::load); the processor has VBMI2.
+    #[inline(always)]
+    unsafe fn put_bytes<const FIELD: usize>(
+        self,
+        (mut bytes, mut sign): (__m512i, __m512i),
+        vectors: Vectors,
+        (quad, pair): (usize, usize),
+    ) -> (__m512i, __m512i) {
+        let Shape { zeros, raw, signed, .. } = self.shape;
+        let width = WIDTHS[FIELD];
+        if raw & width == 0 {
+            return (bytes, sign);
+        }
+        let (to, is_last) = ((raw & !(2 * width - 1)) + zeros, raw & (width - 1) == 0);
+        // SAFETY: the caller's promises.
+        unsafe {
+            // The vector, and where in its lanes the fields of both groups are.
+            let (vector, from) = match width {
+                8 => {
+                    let vector = self.planes[FIELD].add((quad * GROUPS / 2 + pair) * VECTOR_BYTES);
+                    (_mm512_loadu_si512(vector.cast()), 0)
+                }
+                width => (vectors[FIELD], 2 * pair * width),
+            };
+            let bits = if is_last && signed { width - 1 } else { width };
+            if bits > 0 {
+                let moved = eight_bits(vector, [(from, to as isize), (from + width, to as isize)]);
+                let mask = _mm512_set1_epi8((((1u32 << bits) - 1) << to) as i8);
+                bytes = _mm512_ternarylogic_epi32(bytes, moved, mask, 0xf8);
+            }
+            if is_last && signed {
+                let from = from + width - 1;
+                sign = eight_bits(vector, [(from, 7), (from + width, 7)]);
+            }
+            (bytes, sign)
+        }
+    }
+
+    /// Fetches the planes and the output some quads ahead.
+    #[inline(always)]
+    fn fetch(self, quad: usize, out: *mut u8) {
+        let Shape { size, raw, .. } = self.shape;
+        // Not a loop, as above.
+        macro_rules! plane {
+            ($field:literal) => {{
+                let bytes = GROUPS * WIDTHS[$field] * VECTOR_BYTES / 16;
+                if raw & WIDTHS[$field] != 0 {
+                    let plane = self.planes[$field].wrapping_add(quad * bytes + STORED_AHEAD);
+                    (0..bytes).step_by(VECTOR_BYTES).for_each(|at| fetch(plane.wrapping_add(at)));
+                }
+            }};
+        }
+        plane!(0);
+        plane!(1);
+        plane!(2);
+        plane!(3);
+        plane!(4);
+        for at in (0..QUAD * size).step_by(VECTOR_BYTES) {
+            // SAFETY: fetching does nothing that one could see, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(out.wrapping_add(OUT_AHEAD + at).cast()) };
+        }
+    }
+}
+
+/// Fetches what is there, if there is anything, into the caches.
+#[inline(always)]
+fn fetch(address: *const u8) {
+    // SAFETY: fetching does nothing that one could see, whatever the address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+}
+
+/// Moves bits of each lane of 16 bits into its two bytes: for each of these the position in the lane of a bit, and that in
+/// the byte (or below it) where it comes to be, with those around it.
+///
+/// # Safety
+/// The processor has what the module is named after, and VBMI2.
+#[inline(always)]
+unsafe fn eight_bits(lanes: __m512i, bytes: [(usize, isize); 2]) -> __m512i {
+    // For each byte the first of its eight bits, of the 64 around it, which are taken as a circle.
+    let [even, odd] = bytes.map(|(from, to)| 64 + from as isize - to);
+    let first = [even, odd, even + 16, odd + 16, even + 32, odd + 32, even + 48, odd + 48];
+    let first = i64::from_le_bytes(first.map(|first| (first % 64) as u8));
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_multishift_epi64_epi8(_mm512_set1_epi64(first), lanes) }
+}
+
+/// The permutation that puts the even bytes before the odd ones.
+///
+/// # Safety
+/// The processor has what the module is named after.
+#[inline(always)]
+unsafe fn one_after_the_other() -> __m512i {
+    #[repr(align(64))]
+    struct Order([u8; 64]);
+    static ORDER: Order = {
+        let mut order = [0; 64];
+        let mut at = 0;
+        while at < 64 {
+            order[at] = (at % 32 * 2 + at / 32) as u8;
+            at += 1;
+        }
+        Order(order)
+    };
+    // SAFETY: the caller's promise; it is 64 bytes, aligned to 64.
+    unsafe { _mm512_load_si512(ORDER.0.as_ptr().cast()) }
 }
 
 /// Lanes of 16 bits moved up by so many bits, or down if that is negative.
@@ -305,34 +600,34 @@ unsafe fn shifted(lanes: __m512i, up: isize) -> __m512i {
 
 /// [`quads`] with VBMI2.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2")]
-fn quads_vbmi2<const STREAMS: usize, const SCALED: bool, const COMMON_SHAPE: usize>(
+fn quads_vbmi2<K: Keys, const STREAMS: usize, const SCALED: bool, const COMMON_SHAPE: usize>(
     job: &Job<'_>,
     shape: Shape,
     block: &mut Block<'_>,
     out: &mut [u8],
 ) -> Result<()> {
     // SAFETY: the features are enabled here.
-    unsafe { quads::<true, STREAMS, SCALED, COMMON_SHAPE>(job, shape, block, out) }
+    unsafe { quads::<K, STREAMS, SCALED, COMMON_SHAPE>(job, shape, block, out) }
 }
 
 /// [`quads`] without.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1,bmi2")]
-fn quads_avx512<const STREAMS: usize, const SCALED: bool, const COMMON_SHAPE: usize>(
+fn quads_avx512<K: Keys, const STREAMS: usize, const SCALED: bool, const COMMON_SHAPE: usize>(
     job: &Job<'_>,
     shape: Shape,
     block: &mut Block<'_>,
     out: &mut [u8],
 ) -> Result<()> {
     // SAFETY: as above.
-    unsafe { quads::<false, STREAMS, SCALED, COMMON_SHAPE>(job, shape, block, out) }
+    unsafe { quads::<K, STREAMS, SCALED, COMMON_SHAPE>(job, shape, block, out) }
 }
 
 /// [`Kernel::quads`] for so many streams and for elements of the [`COMMON`] shape of that number; beyond those for any.
 ///
 /// # Safety
-/// The processor has what the module is named after, and VBMI2 if `VBMI2` says so.
+/// The processor has what the module is named after, and VBMI2 if `K` says so.
 #[inline(always)]
-unsafe fn quads<const VBMI2: bool, const STREAMS: usize, const SCALED: bool, const COMMON_SHAPE: usize>(
+unsafe fn quads<K: Keys, const STREAMS: usize, const SCALED: bool, const COMMON_SHAPE: usize>(
     job: &Job<'_>,
     shape: Shape,
     block: &mut Block<'_>,
@@ -349,11 +644,13 @@ unsafe fn quads<const VBMI2: bool, const STREAMS: usize, const SCALED: bool, con
     let most = GROUPS / STREAMS * GROUP_WORDS_BYTES;
     let merger = Merger::new(job, shape);
     // SAFETY: the caller's promise.
-    let (mut lanes, mut decoder): ([Lanes; STREAMS], _) =
-        unsafe { (std::array::from_fn(|stream| Lanes::load(&block.states[stream])), Decoder::load(&job.tables[0])) };
+    let (mut lanes, one): ([Lanes; STREAMS], _) =
+        unsafe { (std::array::from_fn(|stream| Lanes::load(&block.states[stream])), One::new()) };
+    let mut tables = &job.tables[0];
     let mut normal = job.scaled.filter(|_| SCALED).map(|scaled| {
         let quads = &scaled.quads[job.first..job.first + count];
-        assert!(quads.iter().all(|quad| usize::from(quad.phase) < job.tables.len()));
+        // Not `all`, which would look at one after the other.
+        assert!(quads.iter().map(|quad| usize::from(quad.phase)).max() < Some(job.tables.len()));
         let column = (scaled.column + job.first * QUAD) % scaled.columns.period();
         Normal {
             quads: quads.as_ptr(),
@@ -391,31 +688,35 @@ unsafe fn quads<const VBMI2: bool, const STREAMS: usize, const SCALED: bool, con
                 if let Some(normal) = &normal {
                     let scale = *normal.quads.add(done);
                     offset = _mm512_set1_epi16(scale.offset as i16);
-                    decoder = Decoder::load(job.tables.get_unchecked(usize::from(scale.phase)));
+                    tables = job.tables.get_unchecked(usize::from(scale.phase));
                 }
+                merger.fetch(quad, out);
+                words.iter().for_each(|words| fetch(words.wrapping_add(STORED_AHEAD)));
                 let vectors = merger.load(quad);
                 // Not a loop, which the compiler might keep, with the states in memory.
-                macro_rules! group {
-                    ($group:literal) => {{
-                        let stream = $group % STREAMS;
-                        let keys = decoder.step::<VBMI2>(&mut running[stream], &mut words[stream]);
-                        let taken = match &mut normal {
+                macro_rules! pair {
+                    ($pair:literal) => {{
+                        let groups = [2 * $pair, 2 * $pair + 1];
+                        let streams = groups.map(|group| group % STREAMS);
+                        let mut taken = || match &mut normal {
                             Some(normal) => _mm512_add_epi16(offset, normal.next_columns()),
                             None => _mm512_setzero_si512(),
                         };
-                        merger.store::<SCALED>(
-                            keys,
-                            taken,
-                            vectors,
-                            (quad, $group),
-                            out.add($group * LANES * shape.size),
-                        );
+                        let out = out.add(groups[0] * LANES * shape.size);
+                        if K::VBMI2 && shape.size == 1 {
+                            let keys = K::bytes(tables, streams, &mut running, &mut words, one);
+                            let taken = joined(taken(), taken());
+                            merger.store_bytes::<SCALED>(keys, taken, vectors, (quad, $pair), out);
+                        } else {
+                            let keys = K::pair(tables, streams, &mut running, &mut words, one);
+                            merger.store::<K, SCALED>(keys[0], taken(), vectors, (quad, groups[0]), out);
+                            let out = out.add(LANES * shape.size);
+                            merger.store::<K, SCALED>(keys[1], taken(), vectors, (quad, groups[1]), out);
+                        }
                     }};
                 }
-                group!(0);
-                group!(1);
-                group!(2);
-                group!(3);
+                pair!(0);
+                pair!(1);
             }
             done += 1;
         }

@@ -42,6 +42,7 @@ pub(crate) struct Scratch {
     pub(in crate::chunk) columns: Columns,
     level: Level,
     definition: definition::Decoder,
+    slots: slots::SlotKernel,
     decoder: Decoder,
     tail: Vec<u8>,
 }
@@ -52,7 +53,8 @@ enum Decoder {
     /// The definition alone.
     #[cfg(test)]
     Definition,
-    Slots(slots::SlotKernel),
+    /// The slots of [`Scratch`].
+    Slots,
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
     #[cfg(target_arch = "x86_64")]
@@ -62,7 +64,7 @@ enum Decoder {
 impl Decoder {
     fn new(level: Level) -> Decoder {
         match level {
-            Level::Scalar => Decoder::Slots(slots::SlotKernel::new()),
+            Level::Scalar => Decoder::Slots,
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a level is only given where the processor has what it stands for.
             Level::Avx2 => Decoder::Avx2(unsafe { avx2::Avx2::new() }),
@@ -95,6 +97,7 @@ impl Scratch {
             columns: Columns::default(),
             level,
             definition: definition::Decoder::default(),
+            slots: slots::SlotKernel::new(),
             decoder: Decoder::new(level),
             tail: Vec::new(),
         }
@@ -199,19 +202,26 @@ impl<'a, 't> Parts<'a, 't> {
     }
 
     fn decode(mut self, out: &mut [u8], scratch: &mut Scratch) -> Result<()> {
-        let Scratch { level, definition, decoder, tail, .. } = scratch;
+        let Scratch { level, definition, slots, decoder, tail, .. } = scratch;
         let (level, split) = (*level, self.split);
         // Groups that have their raw bits already.
         let done = match decoder {
-            Decoder::Slots(kernel) if self.is_regular() => self.decode_with(kernel, definition, out)?,
-            #[cfg(target_arch = "x86_64")]
-            Decoder::Avx2(kernel) if self.is_regular() => self.decode_with(kernel, definition, out)?,
-            #[cfg(target_arch = "x86_64")]
-            Decoder::Avx512(kernel) if self.is_regular() => self.decode_with(&mut **kernel, definition, out)?,
-            _ => {
+            #[cfg(test)]
+            Decoder::Definition => {
                 definition.keys(&mut self, 0, out)?;
                 0
             }
+            _ if !self.is_regular() => {
+                definition.keys(&mut self, 0, out)?;
+                0
+            }
+            #[cfg(target_arch = "x86_64")]
+            Decoder::Avx2(kernel) => self.decode_with(kernel, definition, out)?,
+            #[cfg(target_arch = "x86_64")]
+            Decoder::Avx512(kernel) if self.tables.iter().all(avx512::can_decode) => {
+                self.decode_with(&mut **kernel, definition, out)?
+            }
+            _ => self.decode_with(slots, definition, out)?,
         };
         let carried = self.block.finish()?;
 
