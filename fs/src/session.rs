@@ -170,6 +170,7 @@ pub struct Mounted {
     mountpoint: PathBuf,
     /// Those that end it; watched since before there was a mount that one could leave behind.
     signals: Signals,
+    guard: Option<Guard>,
 }
 
 impl Prepared {
@@ -181,7 +182,7 @@ impl Prepared {
         let MountOptions { source, mountpoint, cache_size, read_ahead, allow_other, recognise, auto_unmount } =
             self.options;
         raise_file_limit();
-        let guard = if auto_unmount { Some(Guard::start(&mountpoint)?) } else { None };
+        let mut guard = if auto_unmount { Some(Guard::start(&mountpoint)?) } else { None };
         let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
             .map_err(|e| SessionError(format!("cannot watch for signals: {e}")))?;
         let settings =
@@ -191,11 +192,11 @@ impl Prepared {
             .map_err(|e| mount_error(&mountpoint, allow_other, &e))?;
         if let Some(mount) = find_mount(&mountpoint)? {
             raise_read_ahead(&mount, read_ahead);
-            if let Some(guard) = guard {
+            if let Some(guard) = &mut guard {
                 guard.watch(mount.id);
             }
         }
-        Ok(Mounted { serving, source, mountpoint, signals })
+        Ok(Mounted { serving, source, mountpoint, signals, guard })
     }
 
     /// Mounts in a process of its own that goes on when this one ends, and returns when the mount is ready. What goes
@@ -314,10 +315,13 @@ fn close_all_but(kept: &File) {
     }
 }
 
+/// After the number of a mount: it needs no guard any more.
+const DISMISSED: &str = " is unmounted";
+
 /// A process that unmounts a mount when the process that serves it has died. It waits at the end of a pipe which the
 /// other holds open as long as it lives.
 struct Guard {
-    /// Says which mount is to be unmounted, and then nothing more until the end.
+    /// Says which mount is to be unmounted, and at the end whether somebody did.
     says: File,
 }
 
@@ -350,10 +354,13 @@ impl Guard {
     }
 
     /// Watches over the mount of this number, as long as this process lives.
-    fn watch(mut self, id: u64) {
+    fn watch(&mut self, id: u64) {
         let _ = write!(self.says, "{id}");
-        // Closed when the process ends and not before.
-        mem::forget(self.says);
+    }
+
+    /// Watches no longer: the mount is gone. The kernel gives its number to the next one, which may be there already.
+    fn dismiss(mut self) {
+        let _ = write!(self.says, "{DISMISSED}");
     }
 }
 
@@ -379,6 +386,9 @@ impl Mounted {
             // The kernel says that it is unmounted. When dropped, fuser would unmount once more, by path, and hit another
             // mount that was made there meanwhile.
             mem::forget(serving);
+            if let Some(guard) = self.guard {
+                guard.dismiss();
+            }
         }
         handle.close();
         let _ = watcher.join();
