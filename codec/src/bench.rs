@@ -51,7 +51,7 @@ impl Chunks {
         for chunk in (0..container.grid().chunks()).map(ChunkIndex) {
             let range = container.grid().range(chunk);
             let (codec, _, stored) = container.stored_chunk(chunk)?;
-            if matches!(codec, Codec::Float | Codec::Scaled | Codec::Bytes) {
+            if !matches!(codec, Codec::Raw | Codec::Constant | Codec::Zstd) {
                 let len = (range.end - range.start) as usize;
                 chunks.push(Chunk { codec, index: chunk, stored, len });
             }

@@ -1,7 +1,5 @@
 //! Integers that go up or down evenly: the difference of each to the one before, with Zstandard.
 
-use crate::error::Result;
-
 /// Replaces elements of `size` bytes by their differences, modulo the range of an element; the first is what it was.
 pub(super) fn take(bytes: &[u8], size: usize) -> Vec<u8> {
     let mut out = bytes.to_vec();
@@ -49,11 +47,4 @@ fn sum_of<T: Copy + Default, const SIZE: usize>(
         last = plus(last, from(*element));
         *element = to(last);
     }
-}
-
-/// Decodes a chunk of elements of `size` bytes.
-pub(super) fn decode(stored: &[u8], size: usize, out: &mut [u8]) -> Result<()> {
-    super::decode_zstd(stored, out)?;
-    sum(out, size);
-    Ok(())
 }

@@ -2,9 +2,11 @@
 
 pub(crate) mod block;
 mod differences;
+mod interleave;
 pub(crate) mod normalise;
 mod palette;
 pub(crate) mod plan;
+mod plane;
 mod repetition;
 pub(crate) mod scale;
 mod sparse;
@@ -16,7 +18,8 @@ use crate::split::{Element, Split};
 use crate::wire::Reader;
 
 use block::{Buffers, Scratch};
-use plan::{PlanePlan, ReadyPlan};
+use interleave::interleave;
+use plan::{Coding, FAST_LEVEL, ReadyPlan};
 use scale::Scale;
 
 /// How a chunk is stored.
@@ -34,12 +37,14 @@ pub enum Codec {
     Bytes,
     /// Floats whose scale is normalised by run and column, then as [`Float`](Codec::Float).
     Scaled,
-    /// Floats of which many are zero: which ones, and the others as [`Float`](Codec::Float).
+    /// A mask of the elements that have the most frequent value, and the others as a chunk of their own.
     Sparse,
-    /// Few values: which there are, and the number of that of each element.
+    /// At most 256 values, and which of them each element has.
     Palette,
     /// Differences of integers to the ones before, in a Zstandard frame.
     Differences,
+    /// All bytes alike, whatever the element.
+    Packed,
 }
 
 impl Codec {
@@ -55,6 +60,7 @@ impl Codec {
             Codec::Sparse => 6,
             Codec::Palette => 7,
             Codec::Differences => 8,
+            Codec::Packed => 9,
         }
     }
 
@@ -70,6 +76,7 @@ impl Codec {
             6 => Codec::Sparse,
             7 => Codec::Palette,
             8 => Codec::Differences,
+            9 => Codec::Packed,
             _ => return Err(Error::corrupt(format!("codec {code} is unknown"))),
         })
     }
@@ -86,18 +93,18 @@ impl Codec {
             Codec::Sparse => "sparse",
             Codec::Palette => "palette",
             Codec::Differences => "differences",
+            Codec::Packed => "packed",
         }
     }
 }
 
-/// The way a byte plane is stored inside a chunk of [`Codec::Bytes`].
-mod plane_mode {
-    pub(super) const RAW: u8 = 0;
-    pub(super) const CONSTANT: u8 = 1;
-    pub(super) const CODED: u8 = 2;
-}
+/// How much larger than the rest of a chunk so far a probe with Zstandard may come out for the whole of it to be tried.
+const PROMISING: f64 = 1.5;
 
-/// Codes `bytes`, a chunk of elements of the given kind, the first of which is number `first` of its segment, and returns
+/// Bytes of a chunk that Zstandard is tried on first.
+const PROBE: usize = 32 << 10;
+
+/// Codes `bytes`, a chunk of elements of the given kind (perhaps none), the first of which is number `first` of its segment, and returns
 /// how. `stored` is replaced by the coded bytes, which are never more than the bytes themselves.
 pub(crate) fn encode(
     plan: &ReadyPlan,
@@ -108,78 +115,101 @@ pub(crate) fn encode(
     stored: &mut Vec<u8>,
 ) -> Codec {
     stored.clear();
+    if bytes.is_empty() {
+        return Codec::Raw;
+    }
     let size = element.size();
     if bytes.len() > size && bytes[size..] == bytes[..bytes.len() - size] {
         stored.extend_from_slice(&bytes[..size]);
         return Codec::Constant;
     }
-    let codec = match plan {
-        ReadyPlan::Raw => None,
-        ReadyPlan::Zstd { level } => {
+    let mut codec = encode_as_planned(&plan.coding, element, first, bytes, buffers, stored);
+    if codec.is_none() || stored.len() >= bytes.len() {
+        stored.clear();
+        stored.extend_from_slice(bytes);
+        codec = Some(Codec::Raw);
+    }
+    if plan.long_chunks || plan.try_zstd || repetition::repeats(bytes) {
+        codec = zstd_if_smaller(plan, bytes, stored).or(codec);
+    }
+    codec.expect("it is raw if nothing else")
+}
+
+/// Replaces `stored`, a chunk of these `bytes`, by a Zstandard frame if that is smaller.
+fn zstd_if_smaller(plan: &ReadyPlan, bytes: &[u8], stored: &mut Vec<u8>) -> Option<Codec> {
+    let compress = |bytes, level| zstd::bulk::compress(bytes, level).expect("Zstandard compresses any bytes");
+    let probe = plane::middle(bytes, PROBE);
+    let promises = |part: usize, of: usize| part as f64 * bytes.len() as f64 <= PROMISING * (stored.len() * of) as f64;
+    // A probe does not see what repeats over a longer distance.
+    if !plan.long_chunks && !promises(compress(probe, FASTEST_LEVEL).len(), probe.len()) {
+        return None;
+    }
+    let mut best = compress(bytes, FAST_LEVEL);
+    // A higher level is not always better, and takes long: only where it is not in vain.
+    if plan.zstd_level > FAST_LEVEL && promises(best.len(), bytes.len()) {
+        let smaller = compress(bytes, plan.zstd_level);
+        if smaller.len() < best.len() {
+            best = smaller;
+        }
+    }
+    if best.len() >= stored.len() {
+        return None;
+    }
+    *stored = best;
+    Some(Codec::Zstd)
+}
+
+/// The level of Zstandard for a probe of a chunk.
+const FASTEST_LEVEL: i32 = 1;
+
+/// Appends the coded `bytes` to `stored`; `None` if they are not to be coded, or cannot be as planned.
+fn encode_as_planned(
+    coding: &Coding,
+    element: Element,
+    first: u64,
+    bytes: &[u8],
+    buffers: &mut Buffers,
+    stored: &mut Vec<u8>,
+) -> Option<Codec> {
+    let size = element.size();
+    match coding {
+        Coding::Raw => None,
+        Coding::Zstd { level } => {
             *stored = zstd::bulk::compress(bytes, *level).expect("Zstandard compresses any bytes");
             Some(Codec::Zstd)
         }
-        ReadyPlan::Float(coder) => {
+        Coding::Float(coder) => {
             let split = element.float_split().expect("only floats are planned as floats");
             block::encode(bytes, split, coder, 0, buffers, stored).then_some(Codec::Float)
         }
-        ReadyPlan::Scaled { normaliser, coders } => {
+        Coding::Scaled { normaliser, coders } => {
             normaliser.encode(coders, bytes, first, buffers, stored).then_some(Codec::Scaled)
         }
-        ReadyPlan::Sparse(coders) => {
-            let split = element.float_split().expect("only floats are planned as sparse");
-            sparse::encode(coders, split, bytes, buffers, stored).then_some(Codec::Sparse)
-        }
-        ReadyPlan::Palette { palette, indices } => {
-            palette.encode(indices, bytes, buffers, stored).then_some(Codec::Palette)
-        }
-        ReadyPlan::Differences { level } => {
-            let differences = differences::take(bytes, size);
-            *stored = zstd::bulk::compress(&differences, *level).expect("Zstandard compresses any bytes");
-            Some(Codec::Differences)
-        }
-        ReadyPlan::Bytes(planes) => {
+        Coding::Bytes(planes) => {
             let mut plane = std::mem::take(&mut buffers.plane);
             for (position, plan) in planes.iter().enumerate() {
                 plane.clear();
                 plane.extend(bytes[position..].iter().step_by(size));
-                encode_plane(plan, &plane, buffers, stored);
+                plan.encode(&plane, buffers, stored);
             }
             buffers.plane = plane;
             Some(Codec::Bytes)
         }
-    };
-    match codec {
-        Some(codec) if stored.len() < bytes.len() => codec,
-        _ => {
-            stored.clear();
-            stored.extend_from_slice(bytes);
-            Codec::Raw
+        Coding::Sparse(plan) => {
+            plan.encode(element, bytes, buffers, stored);
+            Some(Codec::Sparse)
         }
-    }
-}
-
-/// Appends one byte plane of a chunk: how it is stored, then that.
-fn encode_plane(plan: &PlanePlan<block::Coder>, plane: &[u8], buffers: &mut Buffers, stored: &mut Vec<u8>) {
-    if let [first, rest @ ..] = plane
-        && rest == &plane[..rest.len()]
-    {
-        stored.push(plane_mode::CONSTANT);
-        stored.push(*first);
-        return;
-    }
-    let start = stored.len();
-    if let PlanePlan::Coded { shift, table, coder } = plan {
-        stored.push(plane_mode::CODED);
-        if block::encode(plane, Split::of_bytes(*shift), coder, *table, buffers, stored)
-            && stored.len() - start <= plane.len()
-        {
-            return;
+        Coding::Differences { level } => {
+            let differences = differences::take(bytes, size);
+            *stored = zstd::bulk::compress(&differences, *level).expect("Zstandard compresses any bytes");
+            Some(Codec::Differences)
         }
+        Coding::Packed(plan) => {
+            plan.encode(bytes, buffers, stored);
+            Some(Codec::Packed)
+        }
+        Coding::Palette(plan) => plan.encode(size, bytes, buffers, stored).then_some(Codec::Palette),
     }
-    stored.truncate(start);
-    stored.push(plane_mode::RAW);
-    stored.extend_from_slice(plane);
 }
 
 /// What a chunk has in common with the others of its segment, and where it is among them.
@@ -220,23 +250,7 @@ pub(crate) fn decode(
             }
             out.chunks_exact_mut(stored.len()).for_each(|element| element.copy_from_slice(stored));
         }
-        Codec::Zstd => decode_zstd(stored, out)?,
-        Codec::Differences => {
-            if !out.len().is_multiple_of(element.size()) {
-                return Err(wrong_length(element.size(), out.len()));
-            }
-            differences::decode(stored, element.size(), out)?;
-        }
-        Codec::Sparse => {
-            let mut reader = Reader::new(stored);
-            sparse::decode(&mut reader, split_of(element)?, tables, out, scratch)?;
-            reader.finish()?;
-        }
-        Codec::Palette => {
-            let mut reader = Reader::new(stored);
-            palette::decode(&mut reader, element.size(), tables, out, scratch)?;
-            reader.finish()?;
-        }
+        Codec::Zstd => plane::decode_zstd(stored, out)?,
         Codec::Float => {
             let split = split_of(element)?;
             let mut reader = Reader::new(stored);
@@ -244,20 +258,37 @@ pub(crate) fn decode(
             reader.finish()?;
         }
         Codec::Bytes => {
-            let size = element.size();
-            if !out.len().is_multiple_of(size) {
-                return Err(wrong_length(size, out.len()));
-            }
+            let size = whole_elements(element, out)?;
             let mut reader = Reader::new(stored);
-            let mut plane = std::mem::take(&mut scratch.plane);
-            plane.resize(out.len() / size, 0);
+            let mut planes = std::mem::take(&mut scratch.plane);
+            planes.resize(out.len(), 0);
             let decoded = (0..size).try_for_each(|position| {
-                decode_plane(&mut reader, tables, &mut plane, scratch)?;
-                out[position..].iter_mut().step_by(size).zip(&plane).for_each(|(out, &byte)| *out = byte);
-                Ok(())
+                let len = out.len() / size;
+                plane::decode(&mut reader, tables, &mut planes[position * len..][..len], scratch)
             });
-            scratch.plane = plane;
+            interleave(&planes, size, out);
+            scratch.plane = planes;
             decoded?;
+            reader.finish()?;
+        }
+        Codec::Sparse => {
+            whole_elements(element, out)?;
+            sparse::decode(&mut Reader::new(stored), place, out, scratch)?;
+        }
+        Codec::Differences => {
+            let size = whole_elements(element, out)?;
+            plane::decode_zstd(stored, out)?;
+            differences::sum(out, size);
+        }
+        Codec::Packed => {
+            let mut reader = Reader::new(stored);
+            plane::decode(&mut reader, tables, out, scratch)?;
+            reader.finish()?;
+        }
+        Codec::Palette => {
+            let size = whole_elements(element, out)?;
+            let mut reader = Reader::new(stored);
+            palette::decode(&mut reader, size, tables, out, scratch)?;
             reader.finish()?;
         }
         Codec::Scaled => {
@@ -275,30 +306,18 @@ pub(crate) fn decode(
     Ok(())
 }
 
-/// Decodes a Zstandard frame into `out`, which is as long.
-fn decode_zstd(stored: &[u8], out: &mut [u8]) -> Result<()> {
-    let len = zstd::bulk::decompress_to_buffer(stored, out)
-        .map_err(|e| Error::corrupt(format!("Zstandard refuses a chunk: {e}")))?;
-    if len != out.len() {
-        return Err(wrong_length(len, out.len()));
-    }
-    Ok(())
-}
-
 /// How floats are cut.
 fn split_of(element: Element) -> Result<Split> {
     element.float_split().ok_or_else(|| Error::corrupt("a chunk of integers is coded as floats"))
 }
 
-/// Decodes one byte plane of a chunk.
-fn decode_plane(reader: &mut Reader<'_>, tables: &[Table], out: &mut [u8], scratch: &mut Scratch) -> Result<()> {
-    match reader.u8()? {
-        plane_mode::RAW => out.copy_from_slice(reader.take(out.len())?),
-        plane_mode::CONSTANT => out.fill(reader.u8()?),
-        plane_mode::CODED => block::decode(reader, Split::of_bytes(0), tables, out, scratch)?,
-        mode => return Err(Error::corrupt(format!("a byte plane is stored in the unknown way {mode}"))),
-    }
-    Ok(())
+/// The size of an element.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when `out` is not a number of whole ones.
+fn whole_elements(element: Element, out: &[u8]) -> Result<usize> {
+    let size = element.size();
+    if out.len().is_multiple_of(size) { Ok(size) } else { Err(wrong_length(size, out.len())) }
 }
 
 fn wrong_length(have: usize, want: usize) -> Error {
@@ -350,6 +369,12 @@ pub(crate) mod tests {
                 .boxed()
             ),
             words((0..70_000u32).boxed()),
+            // Mostly zeros, with signs or without; few values; small numbers in half a byte each; rows that come again.
+            words(prop_oneof![4 => Just(0), 1 => Just(0x8000_0000), 3 => (-1f32..1.0).prop_map(f32::to_bits)].boxed()),
+            words(prop_oneof![9 => Just(0), 1 => any::<u32>()].boxed()),
+            words((0..100u32).prop_map(|number| number.wrapping_mul(0x9e37_79b9)).boxed()),
+            words(any::<u32>().prop_map(|bits| bits & bits >> 4 & 0x7777_7777).boxed()),
+            words(any::<u32>().boxed()).prop_map(|row| row[..row.len().min(600)].repeat(20)),
         ]
     }
 
@@ -411,7 +436,7 @@ pub(crate) mod tests {
 
         #[test]
         fn any_stored_bytes_are_an_error_or_a_chunk(
-            element in prop::sample::select(ELEMENTS.to_vec()), bytes in bytes(), stored: Vec<u8>, code in 0..9u8, at: prop::sample::Index, flip: u8,
+            element in prop::sample::select(ELEMENTS.to_vec()), bytes in bytes(), stored: Vec<u8>, code in 0..10u8, at: prop::sample::Index, flip: u8,
         ) {
             let bytes = &bytes[..bytes.len() / 8 * 8];
             let segment = Segment::planned(element, bytes, Mode::Balanced, None);
@@ -621,7 +646,7 @@ pub(crate) mod tests {
             let (run, log_phases, half_octaves) = scale_of;
             let scale = Scale { run, phases: 1 << log_phases, half_octaves, columns: codes };
             let segment = Segment { element, ..Segment::planned(element, &bytes, Mode::Balanced, Some(columns)) };
-            let ReadyPlan::Scaled { normaliser, coders } = &segment.plan else { return Ok(()) };
+            let Coding::Scaled { normaliser, coders } = &segment.plan.coding else { return Ok(()) };
             let normaliser = normaliser.with_scale(scale.clone());
             let coders: Vec<block::Coder> = (0..1 << log_phases).map(|phase| coders[phase % coders.len()].clone()).collect();
             let tables: Vec<Table> = (0..1 << log_phases).map(|phase| segment.tables[phase % segment.tables.len()].clone()).collect();
@@ -653,6 +678,21 @@ pub(crate) mod tests {
         assert_eq!(round_trip(Element::Bf16, Mode::Balanced, &zeros, &zeros), Codec::Constant);
         let positions: Vec<u8> = (0..4096u64).flat_map(|i| (i % 512).to_le_bytes()).collect();
         assert_eq!(round_trip(Element::Bytes(8), Mode::Balanced, &positions, &positions), Codec::Differences);
+        let row: Vec<u8> = weights[..6000].repeat(10);
+        assert_eq!(round_trip(Element::F32, Mode::Balanced, &row, &weights), Codec::Zstd);
+        let pruned: Vec<u8> = weights.as_chunks().0.iter().flat_map(|w| if w[0] < 99 { *w } else { [0; 4] }).collect();
+        for element in [Element::Bf16, Element::F32, Element::Bytes(4), Element::Bytes(8)] {
+            assert_eq!(round_trip(element, Mode::Balanced, &pruned, &pruned), Codec::Sparse, "{element:?}");
+        }
+        let levels: Vec<u8> = weights
+            .as_chunks()
+            .0
+            .iter()
+            .flat_map(|w| ((f32::from_le_bytes(*w) * 9.0).round() * 0.1).to_le_bytes())
+            .collect();
+        assert_eq!(round_trip(Element::F32, Mode::Balanced, &levels, &levels), Codec::Palette);
+        let halves: Vec<u8> = (0..80_000).map(|_| (noise() & noise() >> 8 & 0x77) as u8).collect();
+        assert_eq!(round_trip(Element::Bytes(4), Mode::Balanced, &halves, &halves), Codec::Packed);
         let quantised: Vec<u8> =
             (0..65_536).map(|_| ((0..4).map(|_| noise() >> 19).sum::<u32>() as u8).wrapping_sub(62)).collect();
         assert_eq!(round_trip(Element::Bytes(1), Mode::Balanced, &quantised, &quantised), Codec::Bytes);
@@ -660,7 +700,7 @@ pub(crate) mod tests {
 
     #[test]
     fn codes_of_codecs_come_back() {
-        for codec in [Codec::Raw, Codec::Constant, Codec::Zstd, Codec::Float, Codec::Bytes] {
+        for codec in (0..10).map(|code| Codec::from_code(code).unwrap()) {
             assert_eq!(Codec::from_code(codec.code()).unwrap(), codec);
         }
         assert!(Codec::from_code(63).is_err());

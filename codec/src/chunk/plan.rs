@@ -1,16 +1,19 @@
 //! Which codec the chunks of a segment get, decided on a sample of it.
 
+mod special;
+
 use super::block::Coder;
 use super::differences;
 use super::normalise::{self, Normaliser, Piece, Shape};
-use super::palette::Palette;
-use super::repetition::may_repeat;
+use super::palette::PalettePlan;
+use super::plane::{self, BLOCK_OVERHEAD_BITS, PlanePlan, table_bits};
+use super::repetition::{may_repeat, repeats};
 use super::scale::Scale;
-use super::sparse;
-use super::statistics::{KeyStatistics, PATCH_BITS, count_planes};
+use super::sparse::SparsePlan;
+use super::statistics::{KeyStatistics, count_bytes};
 use crate::container::Mode;
 use crate::rans::Table;
-use crate::split::{Element, Split};
+use crate::split::Element;
 
 /// A segment shorter than this may do without a table of its own and use its element's shared table.
 pub(crate) const MAY_SHARE_TABLE: u64 = 64 << 10;
@@ -22,15 +25,28 @@ const PLANNED_STORAGE: usize = 1 << 20;
 /// Bytes of the probe that Zstandard is tried on.
 const PROBE: usize = 64 << 10;
 
-/// What a chunk costs beyond its symbols and raw bits: the header, the states, the rounding up of planes.
-const BLOCK_OVERHEAD_BITS: f64 = 8.0 * 180.0;
-
 /// How the chunks of a segment are to be coded.
 #[derive(Clone, Debug)]
-pub(crate) enum Plan {
-    /// Not at all.
+pub(crate) struct Plan {
+    coding: PlannedCoding,
+    /// Whether Zstandard may be better for some of them.
+    try_zstd: bool,
+    zstd_level: i32,
+    /// Whether they are to be as long as they can be.
+    long_chunks: bool,
+    /// How much of it a bit of the segment takes with that coding.
+    bits_per_bit: f64,
+}
+
+/// Chunks are made longer for a repetition if that makes them so many times smaller.
+const WORTH_LONG_CHUNKS: f64 = 0.995;
+
+/// What they are to be coded with.
+#[derive(Clone, Debug)]
+pub(super) enum PlannedCoding {
+    /// Nothing.
     Raw,
-    /// With Zstandard at this level.
+    /// Zstandard at this level.
     Zstd {
         /// The compression level, 1 to 22.
         level: i32,
@@ -41,10 +57,12 @@ pub(crate) enum Plan {
     Scaled(Box<Normaliser>, Vec<Table>),
     /// As byte planes.
     Bytes(Vec<PlanePlan<Table>>),
-    /// As floats of which many are zero: the tables of the masks and of the others.
-    Sparse([Table; 2]),
+    /// As a mask and what it leaves.
+    Sparse(Box<SparsePlan<Table, Plan>>),
     /// As few values.
-    Palette(Palette, PlanePlan<Table>),
+    Palette(Box<PalettePlan<Table>>),
+    /// As one plane of all bytes.
+    Packed(PlanePlan<Table>),
     /// As differences, with Zstandard at this level.
     Differences {
         /// The compression level, 1 to 22.
@@ -52,39 +70,19 @@ pub(crate) enum Plan {
     },
 }
 
-/// How one byte plane is to be coded: `T` is a [`Table`], or a [`Coder`] once it is ready.
-#[derive(Clone, Debug)]
-pub(crate) enum PlanePlan<T> {
-    /// Not at all.
-    Raw,
-    /// With a table.
-    Coded {
-        /// The low bits that are stored raw.
-        shift: u8,
-        /// The number of the table within the segment.
-        table: u16,
-        /// The table.
-        coder: T,
-    },
-}
-
-impl PlanePlan<Table> {
-    /// The plan ready to run; its table is appended to `tables`.
-    fn ready(self, tables: &mut Vec<Table>) -> PlanePlan<Coder> {
-        match self {
-            PlanePlan::Raw => PlanePlan::Raw,
-            PlanePlan::Coded { shift, table, coder } => {
-                let ready = Coder::new(&coder, Split::of_bytes(shift));
-                tables.push(coder);
-                PlanePlan::Coded { shift, table, coder: ready }
-            }
-        }
-    }
-}
-
 /// A [`Plan`] with its tables made ready to encode.
 #[derive(Clone, Debug)]
-pub(crate) enum ReadyPlan {
+pub(crate) struct ReadyPlan {
+    pub(super) coding: Coding,
+    pub(super) try_zstd: bool,
+    pub(super) zstd_level: i32,
+    /// Whether chunks are to be as long as they can be.
+    pub(crate) long_chunks: bool,
+}
+
+/// What chunks are coded with.
+#[derive(Clone, Debug)]
+pub(super) enum Coding {
     Raw,
     Zstd {
         level: i32,
@@ -96,11 +94,9 @@ pub(crate) enum ReadyPlan {
         coders: Vec<Coder>,
     },
     Bytes(Vec<PlanePlan<Coder>>),
-    Sparse(Box<[Coder; 2]>),
-    Palette {
-        palette: Palette,
-        indices: Box<PlanePlan<Coder>>,
-    },
+    Sparse(Box<SparsePlan<Coder, ReadyPlan>>),
+    Palette(Box<PalettePlan<Coder>>),
+    Packed(Box<PlanePlan<Coder>>),
     Differences {
         level: i32,
     },
@@ -109,8 +105,8 @@ pub(crate) enum ReadyPlan {
 impl ReadyPlan {
     /// How the elements are normalised.
     pub(crate) fn scale(&self) -> Option<&Scale> {
-        match self {
-            ReadyPlan::Scaled { normaliser, .. } => Some(&normaliser.scale),
+        match &self.coding {
+            Coding::Scaled { normaliser, .. } => Some(&normaliser.scale),
             _ => None,
         }
     }
@@ -132,121 +128,171 @@ pub(crate) struct Sample<'a> {
 /// Where in a segment each piece begins, and how long it is, in bytes.
 pub(crate) type Pieces = Vec<(u64, usize)>;
 
+/// The level of Zstandard for all that is not to be as small as can be, and for probes.
+pub(super) const FAST_LEVEL: i32 = 3;
+
 /// The level at which `mode` uses Zstandard.
 pub(crate) fn zstd_level(mode: Mode) -> i32 {
     match mode {
         Mode::Storage => 19,
-        Mode::Balanced => 3,
-        Mode::Inference => 1,
+        // What is compressed with a lower level is not decompressed faster.
+        Mode::Balanced | Mode::Inference => FAST_LEVEL,
     }
 }
 
+/// The best of several codings.
+struct Best {
+    coding: PlannedCoding,
+    bits: f64,
+}
+
+impl Best {
+    fn consider(&mut self, coding: PlannedCoding, bits: f64) {
+        if bits < self.bits {
+            *self = Best { coding, bits };
+        }
+    }
+}
+
+/// Zstandard may be better for some chunks of a segment if a probe of it takes at most so many times what it takes
+/// otherwise.
+const MAY_BE_BETTER: f64 = 1.1;
+
 impl Plan {
+    /// To use Zstandard at this level, whatever the segment.
+    pub(crate) fn zstd(level: i32) -> Plan {
+        Plan::new(PlannedCoding::Zstd { level }, level)
+    }
+
+    fn new(coding: PlannedCoding, zstd_level: i32) -> Plan {
+        Plan { coding, try_zstd: false, zstd_level, long_chunks: false, bits_per_bit: 1.0 }
+    }
+
     /// The plan for a segment. `shared` is the table that short segments of floats of this kind share.
     pub(crate) fn of(segment: &Sample<'_>, mode: Mode, shared: Option<&Table>) -> Plan {
-        let Sample { element, bytes: sample, len, .. } = *segment;
-        if sample.is_empty() {
-            return Plan::Raw;
+        let zstd_level = zstd_level(mode);
+        if segment.bytes.is_empty() {
+            return Plan::new(PlannedCoding::Raw, zstd_level);
         }
-        let scale = len as f64 / sample.len() as f64;
-        let raw_bits = sample.len() as f64 * 8.0;
-        let (mut best, mut best_bits) = (Plan::Raw, raw_bits);
-        let mut consider = |plan: Plan, bits: f64| {
-            if bits < best_bits {
-                (best, best_bits) = (plan, bits);
-            }
-        };
-        match element.float_split() {
-            Some(split) => {
-                // Hardly ever better than what is normalised, if that is better at all.
-                match normalised(segment, mode) {
-                    Some((plan, bits)) => consider(plan, bits),
-                    None => {
-                        let mut statistics = KeyStatistics::new(split);
-                        statistics.add(sample);
-                        if let Some(table) = Table::fit(statistics.counts()) {
-                            let bits = statistics.bits(&table) + table_bits(&table) / scale + BLOCK_OVERHEAD_BITS;
-                            consider(Plan::Float(table), bits);
-                        }
-                        if let Some(table) = shared.filter(|_| len < MAY_SHARE_TABLE) {
-                            consider(Plan::Float(table.clone()), statistics.bits(table) + BLOCK_OVERHEAD_BITS);
-                        }
-                    }
-                }
-            }
-            None => {
-                let (planes, bits) = plan_planes(element.size(), sample, scale);
-                consider(Plan::Bytes(planes), bits);
-            }
+        let mut best = plain(segment, mode, shared);
+        special::consider(segment, mode, &mut best);
+        let probe = plane::middle(segment.bytes, PROBE);
+        let element = segment.element;
+        let mut plan = Plan::new(best.coding, zstd_level);
+        plan.bits_per_bit = best.bits / (segment.bytes.len() as f64 * 8.0);
+        if element.float_split().is_none() || may_repeat(probe, element.size()) {
+            let probed =
+                zstd::bulk::compress(probe, zstd_level.min(FAST_LEVEL)).expect("Zstandard compresses any bytes");
+            let bits = probed.len() as f64 * 8.0 * segment.bytes.len() as f64 / probe.len() as f64;
+            plan.try_zstd = bits < best.bits * MAY_BE_BETTER;
         }
-        if let Some(split) = element.float_split()
-            && let Some((tables, bits)) = sparse::plan(sample, split)
-        {
-            let table_bits: f64 = tables.iter().map(table_bits).sum();
-            consider(Plan::Sparse(tables), bits + table_bits / scale + 2.0 * BLOCK_OVERHEAD_BITS);
+        plan
+    }
+
+    /// Makes use of chunks as long as all of `piece`, the beginning of the segment, if repetitions over a longer distance
+    /// than those of `chunk_size` bytes have make them worth their slower access.
+    pub(crate) fn lengthen_chunks(&mut self, piece: &[u8], chunk_size: usize) {
+        if piece.len() > chunk_size && (self.try_zstd || repeats(piece)) {
+            let level = self.zstd_level.min(FAST_LEVEL);
+            let compressed =
+                |bytes: &[u8]| zstd::bulk::compress(bytes, level).expect("Zstandard compresses any bytes").len();
+            let in_chunks: usize = piece.chunks(chunk_size).map(compressed).sum();
+            let at_best = (in_chunks as f64).min(piece.len() as f64 * self.bits_per_bit);
+            self.long_chunks = (compressed(piece) as f64) < at_best * WORTH_LONG_CHUNKS;
         }
-        if element.size() > 1
-            && let Some(palette) = Palette::of(sample, element.size())
-        {
-            let mut indices = Vec::new();
-            palette.indices(sample, &mut indices);
-            let (mut planes, bits) = plan_planes(1, &indices, scale);
-            // It is in every chunk.
-            let palette_bits =
-                palette.stored_len() as f64 * 8.0 * (sample.len() as f64 / segment.chunk_size as f64).ceil();
-            consider(Plan::Palette(palette, planes.remove(0)), bits + palette_bits);
-        }
-        let probe = &sample[sample.len() / 2 - sample.len().min(PROBE) / 2..][..sample.len().min(PROBE)];
-        if element.float_split().is_some() && !may_repeat(probe, element.size()) {
-            return best;
-        }
-        let level = zstd_level(mode);
-        let probed_bits = |probe: &[u8]| {
-            let probed = zstd::bulk::compress(probe, level.min(3)).expect("Zstandard compresses any bytes");
-            probed.len() as f64 * 8.0 * sample.len() as f64 / probe.len() as f64
-        };
-        consider(Plan::Zstd { level }, probed_bits(probe));
-        if let Element::Bytes(size @ 2..) = element {
-            let size = usize::from(size);
-            consider(
-                Plan::Differences { level },
-                probed_bits(&differences::take(&probe[..probe.len() / size * size], size)),
-            );
-        }
-        best
     }
 
     /// The plan ready to run, and the tables that the container must store for it.
     pub(crate) fn ready(self, element: Element) -> (ReadyPlan, Vec<Table>) {
         let coder = |table: &Table| Coder::new(table, element.float_split().expect("floats are cut"));
-        match self {
-            Plan::Raw => (ReadyPlan::Raw, Vec::new()),
-            Plan::Zstd { level } => (ReadyPlan::Zstd { level }, Vec::new()),
-            Plan::Float(table) => (ReadyPlan::Float(Box::new(coder(&table))), vec![table]),
-            Plan::Scaled(normaliser, tables) => {
-                (ReadyPlan::Scaled { normaliser, coders: tables.iter().map(coder).collect() }, tables)
+        let mut tables = Vec::new();
+        let coding = match self.coding {
+            PlannedCoding::Raw => Coding::Raw,
+            PlannedCoding::Zstd { level } => Coding::Zstd { level },
+            PlannedCoding::Float(table) => {
+                let ready = Coding::Float(Box::new(coder(&table)));
+                tables.push(table);
+                ready
             }
-            Plan::Bytes(planes) => {
-                let mut tables = Vec::new();
-                let planes = planes.into_iter().map(|plane| plane.ready(&mut tables)).collect();
-                (ReadyPlan::Bytes(planes), tables)
+            PlannedCoding::Scaled(normaliser, of_phases) => {
+                tables = of_phases;
+                Coding::Scaled { normaliser, coders: tables.iter().map(coder).collect() }
             }
-            Plan::Sparse(tables) => {
-                let masks = Coder::new(&tables[0], Split::of_bytes(0));
-                (ReadyPlan::Sparse(Box::new([masks, coder(&tables[1])])), tables.to_vec())
+            PlannedCoding::Bytes(planes) => {
+                Coding::Bytes(planes.into_iter().map(|plane| plane.ready(&mut tables)).collect())
             }
-            Plan::Palette(palette, indices) => {
-                let mut tables = Vec::new();
-                let indices = Box::new(indices.ready(&mut tables));
-                (ReadyPlan::Palette { palette, indices }, tables)
+            PlannedCoding::Sparse(plan) => {
+                let SparsePlan { filler, mask, kept } = *plan;
+                let (kept, of_kept) = kept.ready(element);
+                tables = of_kept;
+                Coding::Sparse(Box::new(SparsePlan { filler, mask: mask.ready(&mut tables), kept }))
             }
-            Plan::Differences { level } => (ReadyPlan::Differences { level }, Vec::new()),
-        }
+            PlannedCoding::Differences { level } => Coding::Differences { level },
+            PlannedCoding::Packed(plan) => Coding::Packed(Box::new(plan.ready(&mut tables))),
+            PlannedCoding::Palette(plan) => Coding::Palette(Box::new(plan.ready(&mut tables))),
+        };
+        let Plan { try_zstd, zstd_level, long_chunks, .. } = self;
+        (ReadyPlan { coding, try_zstd, zstd_level, long_chunks }, tables)
     }
 }
 
+/// The bits that Zstandard takes for `bytes` at this level, or one that is fast.
+fn zstd_bits(bytes: &[u8], level: i32) -> f64 {
+    zstd::bulk::compress(bytes, level.min(FAST_LEVEL)).expect("Zstandard compresses any bytes").len() as f64 * 8.0
+}
+
+/// The best coding of a segment as floats or as bytes.
+fn plain(segment: &Sample<'_>, mode: Mode, shared: Option<&Table>) -> Best {
+    let Sample { element, bytes: sample, len, .. } = *segment;
+    let scale = len as f64 / sample.len() as f64;
+    let mut best = Best { coding: PlannedCoding::Raw, bits: sample.len() as f64 * 8.0 };
+    match element.float_split() {
+        Some(split) => {
+            // Hardly ever better than what is normalised, if that is better at all.
+            match normalised(segment, mode) {
+                Some((plan, bits)) => best.consider(plan, bits),
+                None => {
+                    let mut statistics = KeyStatistics::new(split);
+                    statistics.add(sample);
+                    if let Some(table) = Table::fit(statistics.counts()) {
+                        let bits = statistics.bits(&table) + table_bits(&table) / scale + BLOCK_OVERHEAD_BITS;
+                        best.consider(PlannedCoding::Float(table), bits);
+                    }
+                    if let Some(table) = shared.filter(|_| len < MAY_SHARE_TABLE) {
+                        let bits = statistics.bits(table) + BLOCK_OVERHEAD_BITS;
+                        best.consider(PlannedCoding::Float(table.clone()), bits);
+                    }
+                }
+            }
+        }
+        None => {
+            let level = zstd_level(mode);
+            let mut plane = Vec::new();
+            let planes = (0..element.size()).map(|position| {
+                plane.clear();
+                plane.extend(sample[position..].iter().step_by(element.size()));
+                PlanePlan::of(&plane, scale, level)
+            });
+            let (planes, bits): (Vec<_>, Vec<f64>) = planes.unzip();
+            best.consider(PlannedCoding::Bytes(planes), bits.iter().sum());
+            if element.size() > 1 {
+                let probe = plane::middle(sample, PROBE);
+                let probe = differences::take(&probe[..probe.len() / element.size() * element.size()], element.size());
+                let bits = zstd_bits(&probe, level) * sample.len() as f64 / probe.len() as f64;
+                best.consider(PlannedCoding::Differences { level }, bits);
+            }
+            // Words of quantised weights are bytes that have nothing to do with one another.
+            if element.size() > 1 {
+                let (packed, bits) = PlanePlan::of_counts(&count_bytes(sample), scale);
+                best.consider(PlannedCoding::Packed(packed), bits);
+            }
+        }
+    }
+    best
+}
+
 /// The plan to normalise a segment of floats, if that pays, and the bits that its sample then takes.
-fn normalised(segment: &Sample<'_>, mode: Mode) -> Option<(Plan, f64)> {
+fn normalised(segment: &Sample<'_>, mode: Mode) -> Option<(PlannedCoding, f64)> {
     let Sample { element, bytes: mut rest, len, .. } = *segment;
     let (pieces, shape) = segment.shape.as_ref()?;
     let elements = (rest.len() / element.size()) as f64;
@@ -265,7 +311,7 @@ fn normalised(segment: &Sample<'_>, mode: Mode) -> Option<(Plan, f64)> {
     let raw_bits = f64::from(split.without_zeros(or_of_all(segment.bytes, element.size())).raw_bits());
     let index_bits = tables.iter().map(table_bits).sum::<f64>() + normalise::index_bits(&normaliser);
     let bits = (key_bits + raw_bits) * elements + index_bits / scale + BLOCK_OVERHEAD_BITS;
-    Some((Plan::Scaled(Box::new(normaliser), tables), bits))
+    Some((PlannedCoding::Scaled(Box::new(normaliser), tables), bits))
 }
 
 /// The bits that any element of `size` bytes (1, 2 or 4) has, and that no element lacks.
@@ -280,37 +326,4 @@ fn or_of_all(bytes: &[u8], size: usize) -> u32 {
         any |= any >> 8;
     }
     any & (u32::MAX >> (32 - 8 * size))
-}
-
-/// The bits that a table takes in the index.
-fn table_bits(table: &Table) -> f64 {
-    let mut wire = Vec::new();
-    table.write(&mut wire);
-    wire.len() as f64 * 8.0
-}
-
-/// How to code each of the `size` byte planes of `sample`, and the bits that it then takes.
-fn plan_planes(size: usize, sample: &[u8], scale: f64) -> (Vec<PlanePlan<Table>>, f64) {
-    let (mut planes, mut all_bits, mut tables) = (Vec::new(), 0.0, 0);
-    for counts in count_planes(size, sample) {
-        let (mut best, mut best_bits) = (PlanePlan::Raw, (sample.len() / size) as f64 * 8.0);
-        for shift in 0..4u8 {
-            let mut keys = vec![0; 256 >> shift];
-            counts.iter().enumerate().for_each(|(byte, count)| keys[byte >> shift] += count);
-            let Some(table) = Table::fit(&keys) else { continue };
-            let (symbol_bits, outside) = table.cost(&keys);
-            let bits = symbol_bits
-                + (sample.len() / size) as f64 * f64::from(shift)
-                + outside as f64 * PATCH_BITS
-                + table_bits(&table) / scale
-                + BLOCK_OVERHEAD_BITS;
-            if bits < best_bits {
-                (best, best_bits) = (PlanePlan::Coded { shift, table: tables, coder: table }, bits);
-            }
-        }
-        tables += u16::from(matches!(best, PlanePlan::Coded { .. }));
-        planes.push(best);
-        all_bits += best_bits;
-    }
-    (planes, all_bits)
 }

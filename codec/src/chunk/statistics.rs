@@ -145,6 +145,11 @@ fn cut<const SIZE: usize>(split: Split, bytes: &[u8], keys: &mut [u16; AT_ONCE])
     }
 }
 
+/// How often each byte occurs.
+pub(super) fn count_bytes(bytes: &[u8]) -> [u64; 256] {
+    count_planes(1, bytes)[0]
+}
+
 /// How often each byte occurs at each position of elements of `size` bytes (at most 8, a power of two).
 pub(super) fn count_planes(size: usize, bytes: &[u8]) -> Vec<[u64; 256]> {
     const TURNS: usize = 8;

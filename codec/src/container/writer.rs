@@ -163,7 +163,7 @@ struct Piece {
 
 /// The pieces of the original, in order, in groups that are in memory together.
 fn windows(segments: &[SegmentLayout], chunk_size: u32) -> Vec<Vec<Piece>> {
-    let longest_piece = (WINDOW / u64::from(chunk_size)).max(1) * u64::from(chunk_size);
+    let longest_piece = longest_piece(chunk_size);
     let mut windows: Vec<Vec<Piece>> = Vec::new();
     let mut room = 0;
     for (segment, layout) in segments.iter().enumerate() {
@@ -180,6 +180,11 @@ fn windows(segments: &[SegmentLayout], chunk_size: u32) -> Vec<Vec<Piece>> {
         }
     }
     windows
+}
+
+/// Bytes of the longest piece: whole chunks, as many as fit in a window, or one; no longer than a chunk may be.
+fn longest_piece(chunk_size: u32) -> u64 {
+    (WINDOW / u64::from(chunk_size)).max(1) * u64::from(chunk_size)
 }
 
 /// Where a window lies in the original.
@@ -260,9 +265,10 @@ impl Job<'_> {
         let SegmentLayout { range, element, content, .. } = segment;
         let mode = self.options.mode;
         if *content == Content::Header {
-            return Ok(Some(Plan::Zstd { level: zstd_level(mode).max(HEADER_LEVEL) }));
+            return Ok(Some(Plan::zstd(zstd_level(mode).max(HEADER_LEVEL))));
         }
         let len = range.end - range.start;
+        let beginning = bytes;
         let (sampled, pieces);
         let bytes = if piece.range == *range {
             pieces = vec![(0, bytes.len())];
@@ -277,11 +283,13 @@ impl Job<'_> {
             element.float_split().is_some() && (self.options.chunk_size as usize).is_multiple_of(QUAD * size);
         let dims = segment.dims(&self.layout.tensors).filter(|_| may_scale);
         let shape = dims.map(|dims| (pieces, Shape { elements: len / size as u64, dims }));
-        Ok(Some(Plan::of(
-            &Sample { element: *element, bytes, len, chunk_size: self.options.chunk_size, shape },
-            mode,
-            self.shared.of(*element),
-        )))
+        let sample = Sample { element: *element, bytes, len, chunk_size: self.options.chunk_size, shape };
+        let mut plan = Plan::of(&sample, mode, self.shared.of(*element));
+        // A file of any kind may begin with what the rest of it has nothing in common with.
+        if *content != Content::Opaque || piece.range == *range {
+            plan.lengthen_chunks(beginning, self.options.chunk_size as usize);
+        }
+        Ok(Some(plan))
     }
 
     /// Codes a piece. `open` is the plan of the segment that it goes on with, if it does not begin one.
@@ -290,8 +298,8 @@ impl Job<'_> {
         let begins = piece.range.start == segment.range.start;
         let begun = if begins { self.plan(piece, bytes)?.map(|plan| plan.ready(segment.element)) } else { None };
         // While the bytes of a segment are in the cache still to which its table was fitted.
-        let encode = |plan| {
-            let chunk_size = self.options.chunk_size as usize;
+        let encode = |plan: &ReadyPlan| {
+            let chunk_size = self.chunk_size(plan) as usize;
             let first = |chunk: usize| {
                 (piece.range.start - segment.range.start + (chunk * chunk_size) as u64) / segment.element.size() as u64
             };
@@ -303,6 +311,12 @@ impl Job<'_> {
         let plan = if begins { begun.as_ref().map(|(plan, _)| plan) } else { open };
         let chunks = plan.map_or(Ok(Vec::new()), encode)?;
         Ok(CodedPiece { begun, chunks })
+    }
+
+    /// Bytes of the original in a chunk of a segment with this plan.
+    fn chunk_size(&self, plan: &ReadyPlan) -> u32 {
+        let chunk_size = self.options.chunk_size;
+        if plan.long_chunks { longest_piece(chunk_size) as u32 } else { chunk_size }
     }
 
     fn encode_chunk(&self, plan: &ReadyPlan, element: Element, first: u64, bytes: &[u8]) -> Result<CodedChunk> {
@@ -417,7 +431,7 @@ impl Writer<'_> {
                 let entry = Segment {
                     range: range.clone(),
                     element: *element,
-                    chunk_size: self.job.options.chunk_size,
+                    chunk_size: self.job.chunk_size(&plan),
                     first_chunk: self.chunks_promised,
                     tables: self.store_tables(tables),
                     scale: plan.scale().cloned(),

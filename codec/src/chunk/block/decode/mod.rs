@@ -18,6 +18,7 @@ use std::ops::Range;
 use super::sparse_field::SparseField;
 use super::{PATCH_BYTES, Scaled, carried_len};
 use crate::chunk::scale::{Columns, QUAD, QuadScale};
+use crate::chunk::sparse;
 use crate::error::{Error, Result};
 use crate::rans::decode::{Block, Carried};
 use crate::rans::{LANES, Table};
@@ -32,10 +33,12 @@ const WHOLE_VECTORS: usize = BLOCK_GROUPS * LANES / QUAD;
 /// Memory that decoding uses again from chunk to chunk, and what it decodes with.
 #[derive(Debug)]
 pub(crate) struct Scratch {
-    /// One byte plane of a chunk.
+    /// One plane of a chunk, or all of them.
     pub(in crate::chunk) plane: Vec<u8>,
-    /// The elements of a sparse chunk that are not zero.
-    pub(in crate::chunk) values: Vec<u8>,
+    /// The halves of its bytes.
+    pub(in crate::chunk) nibbles: Vec<u8>,
+    /// A sparse chunk, taken apart.
+    pub(in crate::chunk) sparse: sparse::Buffer,
     /// The normalisation of a chunk: the codes of its runs, its quads, its columns.
     pub(in crate::chunk) codes: Vec<i32>,
     pub(in crate::chunk) quads: Vec<QuadScale>,
@@ -91,7 +94,8 @@ impl Scratch {
     pub(crate) fn new(level: Level) -> Scratch {
         Scratch {
             plane: Vec::new(),
-            values: Vec::new(),
+            nibbles: Vec::new(),
+            sparse: sparse::Buffer::default(),
             codes: Vec::new(),
             quads: Vec::new(),
             columns: Columns::default(),
@@ -101,6 +105,11 @@ impl Scratch {
             decoder: Decoder::new(level),
             tail: Vec::new(),
         }
+    }
+
+    /// The instructions that are used.
+    pub(in crate::chunk) fn level(&self) -> Level {
+        self.level
     }
 
     /// Decodes with the definition alone, for tests.

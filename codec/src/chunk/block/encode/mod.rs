@@ -5,6 +5,7 @@ mod symbols;
 use super::sparse_field::SparseField;
 use super::{PATCH_BYTES, carried_len};
 use crate::chunk::normalise;
+use crate::chunk::sparse::Taken;
 use crate::rans::encode::Encoder;
 use crate::rans::{LANES, Symbol, Table};
 use crate::simd::{self, Level};
@@ -39,8 +40,12 @@ impl Coder {
 #[derive(Debug)]
 pub(crate) struct Buffers {
     level: Level,
-    /// One byte plane of a chunk.
+    /// One plane of a chunk.
     pub(in crate::chunk) plane: Vec<u8>,
+    /// The halves of its bytes.
+    pub(in crate::chunk) nibbles: Vec<u8>,
+    /// A sparse chunk, taken apart.
+    pub(in crate::chunk) taken: Taken,
     symbols: Vec<Symbol>,
     /// The patch list as it is stored.
     patches: Vec<u8>,
@@ -57,6 +62,8 @@ impl Buffers {
         Buffers {
             level,
             plane: Vec::new(),
+            nibbles: Vec::new(),
+            taken: Taken::default(),
             symbols: Vec::new(),
             patches: Vec::new(),
             words: Vec::new(),
