@@ -54,6 +54,6 @@ fn version_1_1() {
         decodes_to_its_original(container, original);
         codecs.extend(container.codec_usage().iter().map(|usage| usage.codec.name()));
     }
-    let all = ["bytes", "constant", "differences", "float", "palette", "raw", "scaled", "sparse", "zstd"];
+    let all = ["bytes", "constant", "differences", "float", "packed", "palette", "raw", "scaled", "sparse", "zstd"];
     assert_eq!(codecs.into_iter().collect::<Vec<_>>(), all);
 }

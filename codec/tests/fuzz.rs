@@ -50,7 +50,7 @@ fn model(random: &mut Random) -> Vec<u8> {
     for number in 0..1 + random.below(4) {
         let (dtype, size) = DTYPES[random.below(DTYPES.len())];
         let columns = [1, 3, 20, 64, 129][random.below(5)];
-        let kind = random.below(10);
+        let kind = random.below(11);
         // Only what is 16 KiB or longer is normalised.
         let least = if kind == 5 { (16 << 10) / size } else { [1, 7, 33, 500, 3000][random.below(5)] };
         let rows = (least + random.below(40)).div_ceil(columns);
@@ -101,14 +101,13 @@ fn element(kind: usize, dtype: &str, size: usize, (row, column): (usize, usize),
         6 => scaled & if row % 3 == 0 { !0x1fff } else { !0 },
         // Mostly zero.
         7 => {
-            if noise % 10 < 7 {
-                0
-            } else {
-                narrow
-            }
+            // With signs in every other row.
+            if noise % 10 < 7 { (noise >> 63 & row as u64 & 1) << (8 * size - 1) } else { narrow }
         }
         // Few values, and differences of few values.
         8 => (noise % 9).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        // Halves of bytes.
+        9 => noise & noise >> 4 & 0x7777_7777_7777_7777,
         _ => (row as u64).wrapping_mul(977).wrapping_add(column as u64 * 3 + noise % 2),
     }
 }
@@ -346,6 +345,6 @@ fn the_models_reach_every_codec() {
         let container = Container::from_store(Box::new(Memory::new(container))).unwrap();
         seen.extend(container.codec_usage().iter().map(|usage| usage.codec.name()));
     }
-    let all = ["bytes", "constant", "differences", "float", "palette", "raw", "scaled", "sparse", "zstd"];
+    let all = ["bytes", "constant", "differences", "float", "packed", "palette", "raw", "scaled", "sparse", "zstd"];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
 }
