@@ -43,17 +43,27 @@ const DTYPES: [(&str, usize); 9] = [
     ("I64", 8),
 ];
 
+/// The number of the codec that stores a chunk as one block.
+const FLOAT: u8 = 3;
+
 /// A safetensors file with some tensors of random dtypes and contents.
 fn model(random: &mut Random) -> Vec<u8> {
     let mut header = String::from("{");
     let mut data = Vec::new();
-    for number in 0..1 + random.below(4) {
-        let (dtype, size) = DTYPES[random.below(DTYPES.len())];
+    // Now and then a tensor with enough elements for blocks of 2 or 4 streams.
+    let large = [Some(33_000), Some(66_000)].get(random.below(8)).copied().flatten();
+    for number in 0..if large.is_some() { 1 } else { 1 + random.below(4) } {
+        // (Floats are first.)
+        let (dtype, size) = DTYPES[random.below(if large.is_some() { 6 } else { DTYPES.len() })];
         let columns = [1, 3, 20, 64, 129][random.below(5)];
-        let kind = random.below(11);
+        let kind = match (large, random.below(3)) {
+            (Some(_), 0) => 3,
+            (Some(_), 1) => [5, 6, 10][random.below(3)],
+            _ => random.below(12),
+        };
         // Only what is 16 KiB or longer is normalised.
         let least = if kind == 5 { (16 << 10) / size } else { [1, 7, 33, 500, 3000][random.below(5)] };
-        let rows = (least + random.below(40)).div_ceil(columns);
+        let rows = (large.unwrap_or(least) + random.below(40)).div_ceil(columns);
         let start = data.len();
         for position in 0..rows * columns {
             let element = element(kind, dtype, size, (position / columns, position % columns), random);
@@ -98,7 +108,7 @@ fn element(kind: usize, dtype: &str, size: usize, (row, column): (usize, usize),
         4 => 0x3c3c_3c3c_3c3c_3c3c,
         5 => scaled,
         // Rows of fewer bits.
-        6 => scaled & if row % 3 == 0 { !0x1fff } else { !0 },
+        6 => narrow & if row % 3 == 0 { !0x1fff } else { !0 },
         // Mostly zero.
         7 => {
             // With signs in every other row.
@@ -108,14 +118,17 @@ fn element(kind: usize, dtype: &str, size: usize, (row, column): (usize, usize),
         8 => (noise % 9).wrapping_mul(0x9e37_79b9_7f4a_7c15),
         // Halves of bytes.
         9 => noise & noise >> 4 & 0x7777_7777_7777_7777,
+        10 => scaled & if row % 3 == 0 { !0x1fff } else { !0 },
         _ => (row as u64).wrapping_mul(977).wrapping_add(column as u64 * 3 + noise % 2),
     }
 }
 
 fn container(original: &[u8], random: &mut Random) -> Vec<u8> {
     let mode = [Mode::Storage, Mode::Balanced, Mode::Inference][random.below(3)];
-    // Any size, or whole quads of elements, which normalisation needs.
-    let chunk_size = [64 + 8 * random.below(600), 512 * (1 + random.below(9))][random.below(2)] as u32;
+    // Any size, or whole quads of elements, which normalisation needs, or the usual one.
+    let (any, quads) = (64 + 8 * random.below(600), 512 * (1 + random.below(9)));
+    let usual = if original.len() > 30_000 { 256 << 10 } else { quads };
+    let chunk_size = [any, quads, usual, usual][random.below(4)] as u32;
     let options = Options { mode, chunk_size };
     let mut out = Vec::new();
     compress(&Memory::new(original.to_vec()), "model.safetensors", &options, &mut out, &()).unwrap();
@@ -203,7 +216,7 @@ impl Parts {
 fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..1 + random.below(4) {
         let len = bytes.len();
-        match random.below(12) {
+        match random.below(13) {
             0 if len > 0 => bytes.truncate(random.below(len)),
             1 => bytes.extend((0..1 + random.below(20)).map(|_| 0x5a)),
             2 if len > 0 => {
@@ -218,7 +231,9 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
             // Headers are at the front, and that is where it gets interesting.
             5 | 6 if len > 0 => bytes[random.below(len.min(24))] = random.next() as u8,
             7 if len > 0 => bytes[random.below(len.min(24))] ^= 1 << random.below(8),
-            8 if len > 0 => bytes[random.below(len)] = [0, 0xff, 0x80, 0x7f][random.below(4)],
+            // States come next.
+            8 if len > 0 => bytes[random.below(len.min(700))] ^= 1 << random.below(8),
+            9 if len > 0 => bytes[random.below(len)] = [0, 0xff, 0x80, 0x7f][random.below(4)],
             _ if len > 0 => bytes[random.below(len)] ^= 1 << random.below(8),
             _ => {}
         }
@@ -340,11 +355,22 @@ fn forged_tables_under_sound_chunks() {
 fn the_models_reach_every_codec() {
     let mut random = Random(1);
     let mut seen = std::collections::BTreeSet::new();
+    // Of blocks that are a chunk each: how many streams they have, and whether some low bits are stored apart.
+    let mut blocks = std::collections::BTreeSet::new();
     for _ in 0..400 {
         let container = container(&model(&mut random), &mut random);
+        let mut parts = Parts::of(&container);
+        let chunks = parts.chunks.clone();
+        for (chunk, entry) in chunks.iter().zip(parts.section(b"CHNK").chunks_exact(12)) {
+            if entry[3] >> 2 == FLOAT {
+                blocks.insert((chunk[0], chunk[3] > 0));
+            }
+        }
         let container = Container::from_store(Box::new(Memory::new(container))).unwrap();
         seen.extend(container.codec_usage().iter().map(|usage| usage.codec.name()));
     }
     let all = ["bytes", "constant", "differences", "float", "packed", "palette", "raw", "scaled", "sparse", "zstd"];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
+    assert_eq!(blocks.iter().map(|block| block.0).collect::<std::collections::BTreeSet<u8>>().len(), 3, "{blocks:?}");
+    assert!(blocks.iter().any(|block| block.1), "{blocks:?}");
 }
