@@ -114,17 +114,46 @@ def minilm_f16(wheels, out):
     minilm_cast(wheels, out, torch.float16, "float16")
 
 
-@recipe("minilm-fp8", 2)
-def minilm_fp8(wheels, out):
-    """As FP8 checkpoints are made: matrices scaled to the whole range of E4M3, a scale beside each, the rest in BF16."""
+def minilm_float8(wheels, out, dtype):
+    """As FP8 checkpoints are made: matrices scaled to the whole range of the dtype, a scale beside each, the rest in BF16."""
     import torch
 
     tensors = {}
     for name, tensor in minilm_tensors(wheels).items():
         if tensor.is_floating_point() and tensor.dim() > 1:
-            scale = tensor.abs().max() / torch.finfo(torch.float8_e4m3fn).max
-            tensors[name] = (tensor / scale).to(torch.float8_e4m3fn)
+            scale = tensor.abs().max() / torch.finfo(dtype).max
+            tensors[name] = (tensor / scale).to(dtype)
             tensors[f"{name}_scale"] = scale.reshape(1)
+        else:
+            tensors[name] = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
+    save(tensors, out)
+
+
+@recipe("minilm-fp8", 2)
+def minilm_fp8(wheels, out):
+    import torch
+
+    minilm_float8(wheels, out, torch.float8_e4m3fn)
+
+
+@recipe("minilm-e5m2", 1)
+def minilm_e5m2(wheels, out):
+    import torch
+
+    minilm_float8(wheels, out, torch.float8_e5m2)
+
+
+@recipe("minilm-i8", 1)
+def minilm_i8(wheels, out):
+    """As integer checkpoints are made: each row of a matrix scaled to -127 to 127 and rounded, the scales beside it."""
+    import torch
+
+    tensors = {}
+    for name, tensor in minilm_tensors(wheels).items():
+        if tensor.is_floating_point() and tensor.dim() > 1:
+            scale = (tensor.abs().amax(dim=-1, keepdim=True) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+            tensors[name] = (tensor / scale).round().to(torch.int8)
+            tensors[f"{name}_scale"] = scale
         else:
             tensors[name] = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
     save(tensors, out)

@@ -1,115 +1,155 @@
-//! How fast weights are encoded and hashed, by dtype and by implementation, and how fast files are compressed as a whole.
+//! How fast whole files are encoded in memory, by dtype, by implementation, by chunk size, on one thread and on two, beside
+//! `memcpy`, Zstandard and LZ4 in the same chunks. Bytes are those of the original.
 //!
 //! ```text
-//! cargo bench -p bigsmall-codec --bench encode
+//! cargo bench -p bigsmall-codec --bench encode -- [--quick] [--json FILE] [FILTER...]
 //! ```
 //!
-//! The weights are those that `scripts/test-data.sh --large` prepares. Each figure is the best of many short runs, in
-//! GB of the original a second on one core: the best is what the code can do, the rest is what else the machine did.
+//! The files are those that `scripts/test-data.sh --large` makes in `data/`; `--quick` looks once at little data that is in
+//! the repository. `FILTER`s leave out the cases that contain none of them, such as `"balanced 256"`. Columns: what is
+//! encoded, the mode, KiB a chunk, the implementation; % of the original; the speed on one thread as a ratio to `zstd -1`
+//! and in GB/s; that on two, and its ratio to one. An implementation plans each segment, fits its tables and encodes it,
+//! hashing nothing; `..., planned` encodes with plans at hand. `whole` is `compress`, with all hashes, which shares one
+//! file between the threads; the others encode all of it on each.
 
-use std::fs::File;
-use std::hint::black_box;
+mod support;
+
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bigsmall_codec::bench::{Encode, implementations, md5_lanes};
-use bigsmall_codec::container::{Element, compress};
-use bigsmall_codec::{Options, PlainFile};
-use md5::{Digest, Md5};
-use sha2::Sha256;
-
-/// Bytes of weights that are encoded again and again: they stay in the second level of the cache, so that the figure is
-/// the encoder's and not the memory's.
-const WEIGHTS: usize = 1 << 20;
-
-/// What a figure is measured for.
-const WORTH: Duration = Duration::from_millis(700);
+use bigsmall_codec::bench::{Encode, implementations};
+use bigsmall_codec::container::{Options, compress};
+use bigsmall_codec::{Memory, PlainFile};
+use rayon::ThreadPool;
+use serde_json::json;
+use support::{Settings, at_once, copy, copy_pieces, name_of, speed};
 
 fn main() {
-    let memory = copy_speed();
-    println!("copying {WEIGHTS} bytes: {memory:.1} GB/s");
-    encoding();
-    hashing();
-    compressing();
-}
-
-/// Bytes a second of the fastest of many runs, in GB/s.
-fn speed(bytes: usize, mut run: impl FnMut()) -> f64 {
-    let end = Instant::now() + WORTH;
-    let mut best = Duration::MAX;
-    while Instant::now() < end {
-        let start = Instant::now();
-        run();
-        best = best.min(start.elapsed());
+    let mut settings = Settings::read();
+    println!("{:<33}{:<21}{:>7}{:>9}{:>7}{:>11}{:>6}", "encoding", "", "%", "/zstd -1", "GB/s", "2 threads", "/1");
+    for (what, path) in settings.files(false) {
+        for options in support::cases() {
+            let label = label(what, &options);
+            if settings.wants(&label) {
+                encode(&mut settings, what, &support::read(&path), options);
+            }
+        }
     }
-    bytes as f64 / best.as_secs_f64() / 1e9
-}
-
-fn copy_speed() -> f64 {
-    let (from, mut to) = (vec![1u8; WEIGHTS], vec![0u8; WEIGHTS]);
-    speed(WEIGHTS, || black_box(&mut to[..]).copy_from_slice(black_box(&from)))
-}
-
-/// The file of that name under `data/`.
-fn data(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data").join(name);
-    assert!(path.exists(), "{} is missing: run scripts/test-data.sh --large", path.display());
-    path
-}
-
-/// Weights from the middle of a file, whole elements of up to 8 bytes.
-fn weights(name: &str) -> Vec<u8> {
-    let file = File::open(data(name)).expect("it exists");
-    let middle = file.metadata().expect("it is open").len() / 2;
-    let mut header_len = [0; 8];
-    file.read_exact_at(&mut header_len, 0).expect("it has a header");
-    let begin = 8 + u64::from_le_bytes(header_len);
-    let mut bytes = vec![0; WEIGHTS];
-    file.read_exact_at(&mut bytes, begin + (middle - begin) / 8 * 8).expect("it is long enough");
-    bytes
-}
-
-fn encoding() {
-    let sets = [
-        ("BF16", Element::Bf16, "minilm-bf16/model.safetensors"),
-        ("BF16, conv net", Element::Bf16, "crepe-bf16/model.safetensors"),
-        ("F16", Element::F16, "minilm-f16/model.safetensors"),
-        ("F32", Element::F32, "minilm-f32/model.safetensors"),
-        ("FP8", Element::F8E4M3, "minilm-fp8/model.safetensors"),
-        ("BF16 as integers", Element::Bytes(2), "minilm-bf16/model.safetensors"),
-    ];
-    println!("\n{:<36}{:>12}{:>16}{:>9}", "encoding, GB/s on one core", "table at hand", "table fitted", "% of raw");
-    for (name, element, file) in sets {
-        let bytes = weights(file);
-        for implementation in implementations() {
-            let mut encode = Encode::fit(implementation, element, &bytes);
-            let stored = encode.encode(&bytes);
-            let at_hand = speed(bytes.len(), || {
-                black_box(encode.encode(black_box(&bytes)));
-            });
-            let fitted = speed(bytes.len(), || {
-                black_box(Encode::fit(implementation, element, black_box(&bytes)).encode(&bytes));
-            });
-            let what = format!("{name}, {}", implementation);
-            println!("{what:<36}{at_hand:>12.2}{fitted:>16.2}{:>9.2}", stored as f64 / bytes.len() as f64 * 100.0);
+    // What is too large to be in memory several times goes from the page cache to nowhere.
+    for (what, path) in settings.files(true) {
+        let options = Options::default();
+        if settings.wants(&label(what, &options)) {
+            let file = PlainFile::open(&path).unwrap_or_else(|e| panic!("{e}: run scripts/test-data.sh --large"));
+            let len = file.file().metadata().expect("it is open").len() as usize;
+            let [one, two] = &[pool(1), pool(2)];
+            let run = |pool: &ThreadPool| {
+                let summary = pool.install(|| compress(&file, "model.safetensors", &options, &mut Nowhere, &()));
+                summary.expect("the bench's originals compress").stored_len
+            };
+            let stored = run(two);
+            let times = settings.best_of(&mut [Box::new(|| _ = run(one)), Box::new(|| _ = run(two))]);
+            report(&mut settings, what, &options, "whole", (len, stored as usize), [times[0], times[1]], (1, None));
         }
     }
 }
 
-fn hashing() {
-    println!("\n{:<36}{:>12}", "hashing, GB/s on one core", "");
-    let message = vec![7; 64 << 10];
-    let show = |what: &str, speed: f64| println!("{what:<36}{speed:>12.2}");
-    show("MD5, one stream", speed(message.len(), || _ = black_box(Md5::digest(black_box(&message)))));
-    for implementation in implementations() {
-        let all = speed(16 * message.len(), || {
-            black_box(md5_lanes(implementation, [black_box(&message); 16]));
-        });
-        show(&format!("MD5, 16 streams, {}", implementation), all);
+/// What a case is called in the table.
+fn label(what: &str, options: &Options) -> String {
+    format!("{what:<17}{:<10}{:>5} ", name_of(options.mode), options.chunk_size >> 10)
+}
+
+/// A pool of so many threads.
+fn pool(threads: usize) -> ThreadPool {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be had")
+}
+
+/// Encodes one piece of a file.
+type EncodePiece = fn(&[u8]) -> Vec<u8>;
+
+/// One way to encode a file.
+struct Way<'a> {
+    name: String,
+    stored: usize,
+    /// Encodes it on one thread, and on two.
+    runs: [Box<dyn FnMut() + 'a>; 2],
+}
+
+/// Measures one file in one mode and chunk size.
+fn encode(settings: &mut Settings, what: &str, original: &[u8], options: Options) {
+    let chunk_size = options.chunk_size as usize;
+    let source = Memory::new(original.to_vec());
+    let mut outs = [vec![1; original.len()], vec![1; original.len()], vec![1; original.len()]];
+    let [alone, first, second] = &mut outs;
+    let mut ways = vec![Way {
+        name: "memcpy".to_owned(),
+        stored: original.len(),
+        runs: [
+            Box::new(|| copy_pieces(original, alone, chunk_size)),
+            Box::new(|| at_once(|| copy(original, first), || copy(original, second))),
+        ],
+    }];
+    for name in implementations() {
+        for planned in [false, true] {
+            let [mut alone, mut first, mut second] = [(); 3]
+                .map(|()| Encode::new(name, &source, options.clone()).expect("the bench's options are possible"));
+            let run = move |encode: &mut Encode<'_>| match planned {
+                true => encode.encode(),
+                false => encode.plan_and_encode().expect("as above"),
+            };
+            ways.push(Way {
+                name: if planned { format!("{name}, planned") } else { name.to_owned() },
+                stored: run(&mut alone),
+                runs: [
+                    Box::new(move || _ = run(&mut alone)),
+                    Box::new(move || at_once(|| _ = run(&mut first), || _ = run(&mut second))),
+                ],
+            });
+        }
     }
-    show("SHA-256", speed(message.len(), || _ = black_box(Sha256::digest(black_box(&message)))));
+    let others: [(&str, EncodePiece); 2] = [
+        ("zstd -1", |piece| zstd::bulk::compress(piece, 1).expect("Zstandard compresses any bytes")),
+        ("lz4", lz4_flex::block::compress),
+    ];
+    for (name, encode) in others {
+        let run = move || original.chunks(chunk_size).map(|piece| encode(piece).len()).sum();
+        ways.push(Way {
+            name: name.to_owned(),
+            stored: run(),
+            runs: [Box::new(move || _ = run()), Box::new(move || at_once(|| _ = run(), || _ = run()))],
+        });
+    }
+
+    let (named, mut runs): (Vec<_>, Vec<_>) = ways.into_iter().map(|way| ((way.name, way.stored), way.runs)).unzip();
+    let mut runs: Vec<_> = runs.drain(..).flatten().collect();
+    let times = settings.best_of(&mut runs);
+    let zstd = named.iter().position(|(name, _)| name == "zstd -1").map(|at| times[2 * at]);
+    for ((name, stored), times) in named.iter().zip(times.as_chunks().0) {
+        report(settings, what, &options, name, (original.len(), *stored), *times, (2, zstd));
+    }
+}
+
+/// Prints and records a line: bytes of the original and of what is stored; the times on one thread and on two, which encode
+/// `originals.0` originals; and the time that Zstandard takes, if that is known.
+fn report(
+    settings: &mut Settings,
+    what: &str,
+    options: &Options,
+    name: &str,
+    (len, stored): (usize, usize),
+    times: [Duration; 2],
+    (originals, zstd): (usize, Option<Duration>),
+) {
+    let (one, two) = (speed(len, times[0]), speed(originals * len, times[1]));
+    let ratio = zstd.map(|zstd| zstd.as_secs_f64() / times[0].as_secs_f64());
+    let shown = ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
+    let percent = stored as f64 * 100.0 / len as f64;
+    let label = label(what, options);
+    println!("{label}{name:<21}{percent:>7.2}{shown:>9}{one:>7.2}{two:>11.2}{:>6.2}", two / one);
+    settings.record(&json!({
+        "bench": "encode", "what": what, "bytes": len, "mode": name_of(options.mode),
+        "chunk_kib": options.chunk_size >> 10, "implementation": name, "percent": percent,
+        "of_zstd": ratio, "gb_s": one, "two_threads_gb_s": two,
+    }));
 }
 
 /// Throws away what is written.
@@ -122,21 +162,5 @@ impl Write for Nowhere {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-fn compressing() {
-    println!("\n{:<36}{:>12}{:>16}", "compressing, GB/s", "1 thread", "2 threads");
-    for folder in ["large-bf16", "minilm-bf16", "minilm-f32", "minilm-f16", "minilm-fp8"] {
-        let source = PlainFile::open(&data(folder).join("model.safetensors")).expect("it can be read");
-        let len = source.file().metadata().expect("it is open").len() as usize;
-        let speeds = [1, 2].map(|threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be had");
-            let run = || compress(&source, "model.safetensors", &Options::default(), &mut Nowhere, &());
-            // Once to have the file in the page cache, and then at least three times.
-            let runs = (0..4).map(|_| speed(len, || _ = pool.install(run).expect("it can be compressed")));
-            runs.skip(1).fold(0.0, f64::max)
-        });
-        println!("{folder:<36}{:>12.2}{:>16.2}", speeds[0], speeds[1]);
     }
 }

@@ -290,6 +290,11 @@ impl Memory {
         let grid = Grid::uniform(bytes.len() as u64, DEFAULT_CHUNK_SIZE).expect("a Vec is shorter than 2^63 bytes");
         Memory { bytes, grid }
     }
+
+    /// The bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Original for Memory {

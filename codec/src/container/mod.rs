@@ -17,6 +17,7 @@ pub use index::Tensor;
 pub use name::{EXTENSION, shown_name};
 pub use reader::{CodecUsage, Container};
 pub use writer::{Mode, Options, Summary, compress};
+pub(crate) use writer::{WINDOW, chunk_size, plan};
 
 #[cfg(test)]
 mod tests;

@@ -88,7 +88,7 @@ pub struct Summary {
 
 /// Bytes of a window (or one chunk, if that is larger). Two windows are in memory, and two coded ones: few enough to stay
 /// in the cache from their reading to their writing, which made compressing a tenth faster than windows of 16 MiB did.
-const WINDOW: u64 = 4 << 20;
+pub(crate) const WINDOW: u64 = 4 << 20;
 
 /// Segments in a window, since each has a plan in memory.
 const WINDOW_SEGMENTS: usize = 512;
@@ -262,34 +262,8 @@ impl Job<'_> {
             return Ok(None);
         }
         let segment = &self.layout.segments[piece.segment];
-        let SegmentLayout { range, element, content, .. } = segment;
-        let mode = self.options.mode;
-        if *content == Content::Header {
-            return Ok(Some(Plan::zstd(zstd_level(mode).max(HEADER_LEVEL))));
-        }
-        let len = range.end - range.start;
-        let beginning = bytes;
-        let (sampled, pieces);
-        let bytes = if piece.range == *range {
-            pieces = vec![(0, bytes.len())];
-            bytes
-        } else {
-            (sampled, pieces) = sample(self.source, range)?;
-            &sampled
-        };
-        let size = element.size();
-        // Chunks of normalised elements begin with a quad.
-        let may_scale =
-            element.float_split().is_some() && (self.options.chunk_size as usize).is_multiple_of(QUAD * size);
-        let dims = segment.dims(&self.layout.tensors).filter(|_| may_scale);
-        let shape = dims.map(|dims| (pieces, Shape { elements: len / size as u64, dims }));
-        let sample = Sample { element: *element, bytes, len, chunk_size: self.options.chunk_size, shape };
-        let mut plan = Plan::of(&sample, mode, self.shared.of(*element));
-        // A file of any kind may begin with what the rest of it has nothing in common with.
-        if *content != Content::Opaque || piece.range == *range {
-            plan.lengthen_chunks(beginning, self.options.chunk_size as usize);
-        }
-        Ok(Some(plan))
+        let shared = self.shared.of(segment.element);
+        plan(self.source, segment, &self.layout.tensors, bytes, self.options, shared).map(Some)
     }
 
     /// Codes a piece. `open` is the plan of the segment that it goes on with, if it does not begin one.
@@ -299,7 +273,7 @@ impl Job<'_> {
         let begun = if begins { self.plan(piece, bytes)?.map(|plan| plan.ready(segment.element)) } else { None };
         // While the bytes of a segment are in the cache still to which its table was fitted.
         let encode = |plan: &ReadyPlan| {
-            let chunk_size = self.chunk_size(plan) as usize;
+            let chunk_size = chunk_size(plan, self.options) as usize;
             let first = |chunk: usize| {
                 (piece.range.start - segment.range.start + (chunk * chunk_size) as u64) / segment.element.size() as u64
             };
@@ -311,12 +285,6 @@ impl Job<'_> {
         let plan = if begins { begun.as_ref().map(|(plan, _)| plan) } else { open };
         let chunks = plan.map_or(Ok(Vec::new()), encode)?;
         Ok(CodedPiece { begun, chunks })
-    }
-
-    /// Bytes of the original in a chunk of a segment with this plan.
-    fn chunk_size(&self, plan: &ReadyPlan) -> u32 {
-        let chunk_size = self.options.chunk_size;
-        if plan.long_chunks { longest_piece(chunk_size) as u32 } else { chunk_size }
     }
 
     fn encode_chunk(&self, plan: &ReadyPlan, element: Element, first: u64, bytes: &[u8]) -> Result<CodedChunk> {
@@ -431,7 +399,7 @@ impl Writer<'_> {
                 let entry = Segment {
                     range: range.clone(),
                     element: *element,
-                    chunk_size: self.job.chunk_size(&plan),
+                    chunk_size: chunk_size(&plan, self.job.options),
                     first_chunk: self.chunks_promised,
                     tables: self.store_tables(tables),
                     scale: plan.scale().cloned(),
@@ -480,6 +448,50 @@ impl Writer<'_> {
         store.out.flush().map_err(|e| Error::io("cannot write the container", e))?;
         Ok(Summary { original_len: index.original.len, stored_len: store.end, sha256 })
     }
+}
+
+/// The plan of a segment of `source`, one that holds some of `tensors`, made from its `beginning` if that is all of it, else
+/// from a sample. `shared` is the table of the short segments of its kind.
+pub(crate) fn plan(
+    source: &dyn Original,
+    segment: &SegmentLayout,
+    tensors: &[TensorLayout],
+    beginning: &[u8],
+    options: &Options,
+    shared: Option<&Table>,
+) -> Result<Plan> {
+    let SegmentLayout { range, element, content, .. } = segment;
+    let mode = options.mode;
+    if *content == Content::Header {
+        return Ok(Plan::zstd(zstd_level(mode).max(HEADER_LEVEL)));
+    }
+    let len = range.end - range.start;
+    let whole = beginning.len() as u64 == len;
+    let (sampled, pieces);
+    let bytes = if whole {
+        pieces = vec![(0, beginning.len())];
+        beginning
+    } else {
+        (sampled, pieces) = sample(source, range)?;
+        &sampled
+    };
+    let size = element.size();
+    // Chunks of normalised elements begin with a quad.
+    let may_scale = element.float_split().is_some() && (options.chunk_size as usize).is_multiple_of(QUAD * size);
+    let dims = segment.dims(tensors).filter(|_| may_scale);
+    let shape = dims.map(|dims| (pieces, Shape { elements: len / size as u64, dims }));
+    let sample = Sample { element: *element, bytes, len, chunk_size: options.chunk_size, shape };
+    let mut plan = Plan::of(&sample, mode, shared);
+    // A file of any kind may begin with what the rest of it has nothing in common with.
+    if *content != Content::Opaque || whole {
+        plan.lengthen_chunks(beginning, options.chunk_size as usize);
+    }
+    Ok(plan)
+}
+
+/// Bytes of the original in a chunk of a segment with this plan.
+pub(crate) fn chunk_size(plan: &ReadyPlan, options: &Options) -> u32 {
+    if plan.long_chunks { longest_piece(options.chunk_size) as u32 } else { options.chunk_size }
 }
 
 /// Pieces of a long segment, spread evenly over it, whole elements all; and where in it each begins, with its length.

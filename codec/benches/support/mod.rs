@@ -1,0 +1,148 @@
+//! What the benches share: their options, their files, and how they time and report.
+
+#![allow(dead_code, reason = "no bench needs all of it")]
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bigsmall_codec::container::{Mode, Options};
+use serde_json::Value;
+
+/// The files of `data/` that are coded, and what they hold.
+const FILES: [(&str, &str); 11] = [
+    ("BF16", "minilm-bf16"),
+    ("BF16, conv net", "crepe-bf16"),
+    ("F16", "minilm-f16"),
+    ("F16, embeddings", "wordllama-f16"),
+    ("F32", "minilm-f32"),
+    ("F32, conv net", "crepe-f32"),
+    ("BF16 in F32", "minilm-bf16-in-f32"),
+    ("F8_E4M3", "minilm-fp8"),
+    ("F8_E5M2", "minilm-e5m2"),
+    ("I8", "minilm-i8"),
+    ("BF16, 1.2 GB", "large-bf16"),
+];
+
+/// How long the ways of one case are measured in turn, and how often at least: the best of them counts, since whatever else
+/// the machine does only ever makes a run slower.
+const TIME: Duration = Duration::from_secs(2);
+const ROUNDS: usize = 5;
+
+/// What a bench is asked for: `cargo bench --bench NAME -- [--quick] [--json FILE] [FILTER...]`.
+#[derive(Debug)]
+pub struct Settings {
+    /// Whether one look at little data is enough.
+    pub quick: bool,
+    filters: Vec<String>,
+    json: Option<File>,
+}
+
+impl Settings {
+    /// Those of the command line.
+    pub fn read() -> Settings {
+        let mut settings = Settings { quick: false, filters: Vec::new(), json: None };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--quick" => settings.quick = true,
+                "--json" => {
+                    let path = arguments.next().unwrap_or_else(|| panic!("--json needs the name of a file"));
+                    let file = OpenOptions::new().append(true).create(true).open(&path);
+                    settings.json = Some(file.unwrap_or_else(|e| panic!("{path}: {e}")));
+                }
+                "--bench" => {} // which cargo adds
+                option if option.starts_with('-') => panic!("{option} is no option of this bench"),
+                _ => settings.filters.push(argument),
+            }
+        }
+        settings
+    }
+
+    /// Whether a line with this label is wanted: one that holds any of the filters.
+    pub fn wants(&self, label: &str) -> bool {
+        self.filters.is_empty() || self.filters.iter().any(|filter| label.contains(filter.as_str()))
+    }
+
+    /// Adds a line to the file that `--json` names, if it does.
+    pub fn record(&mut self, line: &Value) {
+        if let Some(json) = &mut self.json {
+            writeln!(json, "{line}").expect("the results can be written");
+        }
+    }
+
+    /// The files that are wanted: those of `data/`, or with `--quick` some rows of them, which are in the repository.
+    ///
+    /// `with_large` adds one that is too large to be decoded into memory many times.
+    pub fn files(&self, with_large: bool) -> Vec<(&'static str, PathBuf)> {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        if self.quick {
+            return vec![("slices", here.join("tests/slices/slices.safetensors"))];
+        }
+        let files = FILES.iter().take(FILES.len() - usize::from(!with_large));
+        files.map(|&(what, folder)| (what, here.join("../data").join(folder).join("model.safetensors"))).collect()
+    }
+
+    /// The best time of each of these ways, measured in turn: all of them have good and bad luck with the machine alike.
+    pub fn best_of(&self, ways: &mut [Box<dyn FnMut() + '_>]) -> Vec<Duration> {
+        let mut best = vec![Duration::MAX; ways.len()];
+        let start = Instant::now();
+        let mut rounds = 0;
+        while rounds < if self.quick { 1 } else { ROUNDS } || (!self.quick && start.elapsed() < TIME) {
+            for (best, way) in best.iter_mut().zip(&mut *ways) {
+                let start = Instant::now();
+                way();
+                *best = start.elapsed().min(*best);
+            }
+            rounds += 1;
+        }
+        best
+    }
+}
+
+/// The modes and chunk sizes that are measured: each mode with its own, and the default mode with some others.
+pub fn cases() -> impl Iterator<Item = Options> {
+    let of = |mode: Mode, chunk_size| Options { mode, chunk_size };
+    let others = [64 << 10, 1 << 20].map(|chunk_size| of(Mode::Balanced, chunk_size));
+    [Mode::Balanced, Mode::Storage, Mode::Inference].map(|mode| of(mode, mode.chunk_size())).into_iter().chain(others)
+}
+
+/// What a mode is called on the command line.
+pub fn name_of(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Storage => "storage",
+        Mode::Balanced => "balanced",
+        Mode::Inference => "inference",
+    }
+}
+
+/// The bytes of a file.
+pub fn read(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}: run scripts/test-data.sh", path.display()))
+}
+
+/// Billions of bytes a second.
+pub fn speed(bytes: usize, time: Duration) -> f64 {
+    bytes as f64 / time.as_secs_f64() / 1e9
+}
+
+/// Copies all of `from` at once.
+pub fn copy(from: &[u8], to: &mut [u8]) {
+    to.copy_from_slice(std::hint::black_box(from));
+}
+
+/// Copies `from` piece by piece: a copy longer than the caches goes around them, which is not always faster.
+pub fn copy_pieces(from: &[u8], to: &mut [u8], piece: usize) {
+    for (from, to) in from.chunks(piece).zip(to.chunks_mut(piece)) {
+        copy(from, to);
+    }
+}
+
+/// Runs both at the same time, on a thread each.
+pub fn at_once(first: impl FnOnce() + Send, second: impl FnOnce()) {
+    std::thread::scope(|scope| {
+        scope.spawn(first);
+        second();
+    });
+}
