@@ -17,15 +17,6 @@ step "building bigsmall (release, able to serve zeros)"
 (cd "$ROOT" && cargo build --release --locked --features serve-zeros) || die "the build failed"
 BIGSMALL=${CARGO_TARGET_DIR:-$ROOT/target}/release/bigsmall
 
-# The peer lives in an environment of its own: it is measured, not used.
-PEERS=$CACHE/peers
-if [ ! -e "$PEERS/.complete" ]; then
-    step "installing lmz in $PEERS"
-    rm -rf "$PEERS"
-    "$PYTHON" -m venv --without-pip "$PEERS"
-    quietly "$PYTHON" -m pip --python "$PEERS/bin/python" install --quiet --no-deps lmzip==1.3.0 zstandard==0.25.0
-    touch "$PEERS/.complete"
-fi
-
+ensure_peers
 exec "$PYTHON" "$ROOT/scripts/bench_mount.py" --bigsmall "$BIGSMALL" --lmz "$PEERS/bin/lmz" \
     --original "$DATA/large-bf16/model.safetensors" "$@"

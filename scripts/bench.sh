@@ -1,41 +1,57 @@
 #!/usr/bin/env bash
-# Measures sizes, speeds, memory and load times, beside peers in the same run, and writes docs/benchmarks.md.
-# Takes about half an hour and 8 GB of memory (files of 1.2 GB in tmpfs); run it on an otherwise idle machine, as root
-# for cold figures.
+# Measures sizes, speeds, memory and times to load, beside peers in the same run; keeps the results in
+# data/benchmarks.json and writes them into docs/benchmarks.md, with pictures in docs/benchmarks/.
+# All of it takes about an hour and 12 GB of memory (files of 1.2 GB in tmpfs); run it on an otherwise idle machine, as
+# root for the mount's cold figures.
 #
-#   scripts/bench.sh                measures and writes docs/benchmarks.md
-#   scripts/bench.sh --print        measures and prints the same to the terminal
+#   scripts/bench.sh                  all of it
+#   scripts/bench.sh --part PART...   only decode, encode, hash, commands, mount or sizes; what is known of the others stays
+#   scripts/bench.sh --render         measures nothing, writes the page again
+#   scripts/bench.sh --quick          whether all that works, within a minute: little data, no peers, no mount; prints the page
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-case "${1:-}" in
-    '') target=$ROOT/docs/benchmarks.md ;;
-    --print) target=/dev/stdout ;;
-    *) sed -n '2,7s/^# \{0,1\}//p' "$0"; [ "$1" = --help ] && exit 0 || exit 2 ;;
-esac
+usage() { sed -n '2,11s/^# \{0,1\}//p' "$0"; }
+
+results=$DATA/benchmarks.json
+page=$ROOT/docs/benchmarks.md
+pictures=$ROOT/docs/benchmarks
+quick='' render=''
+parts=()
+while [ $# != 0 ]; do
+    case "$1" in
+        --part) shift; [ $# != 0 ] || { usage; exit 2; }; while [ $# != 0 ] && [[ $1 != -* ]]; do parts+=(--part "$1"); shift; done; continue ;;
+        --quick) quick=yes ;;
+        --render) render=yes ;;
+        --help) usage; exit ;;
+        *) usage; exit 2 ;;
+    esac
+    shift
+done
 
 need_cargo
-need_fuse
+need cmp diffutils
 need zstd zstd
-"$ROOT/scripts/test-data.sh" --large
-build_release
-
-# The peers live in an environment of their own: they are measured, not used.
-PEERS=$CACHE/peers
-if [ ! -e "$PEERS/.complete" ]; then
-    step "installing lmz in $PEERS"
-    rm -rf "$PEERS"
-    "$PYTHON" -m venv --without-pip "$PEERS"
-    quietly "$PYTHON" -m pip --python "$PEERS/bin/python" install --quiet --no-deps lmzip==1.3.0 zstandard==0.25.0
-    touch "$PEERS/.complete"
+need lz4 lz4
+ensure_venv
+arguments=(--data "$DATA")
+if [ -n "$render" ]; then
+    arguments+=(--render)
+elif [ -n "$quick" ]; then
+    "$ROOT/scripts/test-data.sh"
+    build_release
+    aside=$(mktemp -d)
+    trap 'rm -rf "$aside"' EXIT
+    cp "$page" "$aside/benchmarks.md"
+    results=$aside/results.json page=$aside/benchmarks.md pictures=$aside/benchmarks
+    arguments+=(--quick --bigsmall "$BIGSMALL")
+else
+    need_fuse
+    "$ROOT/scripts/test-data.sh" --large
+    build_release
+    ensure_peers
+    arguments+=(--bigsmall "$BIGSMALL" --peers "$PEERS")
 fi
-
-result=$(mktemp)
-decoding=$(mktemp)
-trap 'rm -f "$result" "$decoding"' EXIT
-step "cargo bench --bench decode"
-(cd "$ROOT" && BIGSMALL_BENCH_JSON=$decoding cargo bench --locked -p bigsmall-codec --bench decode " 256  " >&2)
-mkdir -p "$ROOT/docs/benchmarks"
-"$PYTHON" "$ROOT/scripts/bench.py" --bigsmall "$BIGSMALL" --lmz "$PEERS/bin/lmz" --data "$DATA" \
-    --decoding "$decoding" --pictures "$ROOT/docs/benchmarks" >"$result"
-cat "$result" >"$target"
+"$PYTHON" "$ROOT/scripts/bench" "${arguments[@]}" ${parts[@]+"${parts[@]}"} \
+    --results "$results" --page "$page" --pictures "$pictures"
+[ -z "$quick" ] || cat "$page"

@@ -123,6 +123,27 @@ ensure_venv() {
     exec 9>&-
 }
 
+# The peers that benchmarks compare with, in an environment of their own that sees what is in $VENV, since they need
+# torch and numpy too: they are measured, not used. Sets PEERS to it.
+ensure_peers() {
+    PEERS=$CACHE/peers
+    local wanted site
+    wanted=$(venv_stamp; grep -v '^#' "$ROOT/scripts/requirements-peers.txt")
+    exec 9>"$CACHE/peers.lock"
+    flock 9
+    if [ "$(cat "$PEERS/.complete" 2>/dev/null)" != "$wanted" ]; then
+        step "installing the peers that are measured in $PEERS"
+        rm -rf "$PEERS"
+        "$PYTHON" -m venv --without-pip "$PEERS"
+        site=$("$PEERS/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+        "$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$site/dev.pth"
+        quietly "$PYTHON" -m pip --python "$PEERS/bin/python" install --quiet -r "$ROOT/scripts/requirements-peers.txt" ||
+            die "pip could not install the packages of scripts/requirements-peers.txt. Run me again once that is mended"
+        printf '%s\n' "$wanted" >"$PEERS/.complete"
+    fi
+    exec 9>&-
+}
+
 # Builds the release binary and sets BIGSMALL to it.
 build_release() {
     need_cargo
