@@ -6,7 +6,7 @@ from html import escape
 # Colours that people who see few of them can tell apart (Okabe and Ito, 2008), without the ones that vanish on white or
 # on black.
 COLOURS = ["#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#999999"]
-WIDTH, LEFT, RIGHT = 760, 150, 48
+WIDTH, LEFT, RIGHT = 760, 172, 48
 TITLE, LEGEND_LINE, AXIS = 30, 20, 40
 FONT = "ui-sans-serif, system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif"
 
@@ -98,7 +98,7 @@ def disc(x, y, colour):
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>'
 
 
-BAR, GROUP_GAP = 11, 12
+BAR, GROUP_GAP = 10, 10
 
 
 def bars(title, groups, series, unit):
@@ -115,7 +115,7 @@ def bars(title, groups, series, unit):
                     continue
                 end = scale.x(value)
                 out.append(f'<rect x="{LEFT}" y="{y}" width="{end - LEFT:.1f}" height="{BAR - 2}" fill="{colour}"/>')
-                out.append(f'<text class="small" x="{end + 4:.1f}" y="{y + BAR - 3}">{value:.3g}</text>')
+                out.append(f'<text class="small" x="{end + 4:.1f}" y="{y + BAR - 2}">{value:.2g}</text>')
                 y += BAR
             y += GROUP_GAP
         return out
