@@ -25,8 +25,10 @@ def cargo_bench(name, quick):
     """What `cargo bench --bench NAME` measured, one object a line."""
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder) / "lines.json"
-        command = ["cargo", "bench", "--locked", "-p", "bigsmall-codec", "--bench", name, "--", "--json", str(lines)]
-        status = subprocess.run([*command, *(["--quick"] if quick else [])], cwd=ROOT, stdout=sys.stderr).returncode
+        profile, options = (["--profile", "dev"], ["--quick"]) if quick else ([], [])
+        command = ["cargo", "bench", "--locked", *profile, "-p", "bigsmall-codec", "--bench", name]
+        command += ["--", *options, "--json", str(lines)]
+        status = subprocess.run(command, cwd=ROOT, stdout=sys.stderr).returncode
         if status != 0:
             raise Failed(f"{' '.join(command)} ended with {status}")
         return [json.loads(line) for line in lines.read_text().splitlines()]
