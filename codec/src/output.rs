@@ -392,7 +392,15 @@ fn temporary_prefix(name: &[u8]) -> OsString {
     OsString::from_vec(prefix)
 }
 
-/// Writes to disk that `directory` has new names in it.
+/// Writes to disk that the name `path` is there, or is not.
+///
+/// # Errors
+/// [`ErrorKind::Io`], naming the directory that it is in.
+pub fn sync_name(path: &Path) -> Result<()> {
+    sync_directory(parent(path))
+}
+
+/// Writes to disk that `directory` has new names in it, or old ones no longer.
 fn sync_directory(directory: &Path) -> Result<()> {
     match File::open(directory).and_then(|file| file.sync_all()) {
         // Some file systems cannot, and a directory may be writable but not readable. The file itself is safe.

@@ -32,18 +32,6 @@ type Outcome = Result<Arc<Vec<u8>>, Arc<Error>>;
 
 type Key = (FileId, ChunkIndex);
 
-/// What restores chunks whose stored bytes are damaged: the way in for redundancy that is kept beside a container.
-pub trait Healer: Send + Sync {
-    /// Restores a chunk into `out`, which is exactly as long as the chunk.
-    ///
-    /// The chunk may be handed out as soon as this returns, so it must have been compared with a checksum that is none
-    /// of the damaged bytes.
-    ///
-    /// # Errors
-    /// When the chunk cannot be restored; `out` then holds unspecified bytes.
-    fn heal(&self, chunk: ChunkIndex, out: &mut [u8]) -> Result<(), Error>;
-}
-
 /// What chunks are read from.
 #[derive(Clone, Copy)]
 pub struct Store<'a> {
@@ -51,8 +39,6 @@ pub struct Store<'a> {
     pub file: FileId,
     /// What is decoded.
     pub original: &'a dyn Original,
-    /// What repairs its chunks, if there is something.
-    pub healer: Option<&'a dyn Healer>,
 }
 
 /// A decode that is under way.
@@ -85,7 +71,6 @@ pub struct Counters {
     decoded: AtomicU64,
     decode_nanoseconds: AtomicU64,
     failed: AtomicU64,
-    healed: AtomicU64,
 }
 
 /// What a cache had done at one moment.
@@ -99,8 +84,6 @@ pub struct Counts {
     pub decode_time: Duration,
     /// Chunks that could not be decoded.
     pub failed: u64,
-    /// Chunks that could not be decoded and were restored.
-    pub healed: u64,
 }
 
 /// A bounded cache of decoded chunks, shared between threads.
@@ -125,7 +108,7 @@ impl ChunkCache {
     /// Fills `out` with the bytes of the original from `offset` on.
     ///
     /// # Errors
-    /// Those of [`Original::decode_chunk`], where they cannot be healed; `out` then holds unspecified bytes. An error is not kept: the next who asks
+    /// Those of [`Original::decode_chunk`]; `out` then holds unspecified bytes. An error is not kept: the next who asks
     /// tries again.
     ///
     /// # Panics
@@ -153,7 +136,6 @@ impl ChunkCache {
             decoded: get(&self.counters.decoded),
             decode_time: Duration::from_nanos(get(&self.counters.decode_nanoseconds)),
             failed: get(&self.counters.failed),
-            healed: get(&self.counters.healed),
         }
     }
 
@@ -225,29 +207,13 @@ impl ChunkCache {
         outcome
     }
 
-    /// Decodes a chunk, or restores it where its stored bytes are damaged.
+    /// Decodes a chunk.
     fn decode(&self, store: Store<'_>, chunk: ChunkIndex, out: &mut [u8]) -> Result<(), Error> {
         let start = Instant::now();
         // A panic must not leave the others waiting for ever.
-        let unless_it_panics = |work: &mut dyn FnMut() -> Result<(), Error>| {
-            catch_unwind(AssertUnwindSafe(work))
-                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Corrupt, "the decoder panicked")))
-        };
-        let mut outcome = unless_it_panics(&mut || store.original.decode_chunk(chunk, out));
-        let mut counter = &self.counters.decoded;
-        if let (Err(error), Some(healer)) = (&outcome, store.healer) {
-            match unless_it_panics(&mut || healer.heal(chunk, out)) {
-                Ok(()) => {
-                    tracing::warn!("{error}: it was restored, and should be repaired on disk");
-                    counter = &self.counters.healed;
-                    outcome = Ok(());
-                }
-                Err(why) => tracing::warn!("{error}: it cannot be restored: {why}"),
-            }
-        }
-        if outcome.is_err() {
-            counter = &self.counters.failed;
-        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| store.original.decode_chunk(chunk, out)))
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Corrupt, "the decoder panicked")));
+        let counter = if outcome.is_ok() { &self.counters.decoded } else { &self.counters.failed };
         counter.fetch_add(1, Ordering::Relaxed);
         self.counters.decode_nanoseconds.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
         outcome
@@ -361,7 +327,7 @@ mod tests {
     }
 
     fn store(original: &Counting) -> Store<'_> {
-        Store { file: FileId(1), original, healer: None }
+        Store { file: FileId(1), original }
     }
 
     #[track_caller]
@@ -439,34 +405,5 @@ mod tests {
             read(&cache, &original, 0, 10);
             cache.read(store(&original), 10, &mut [0; 90]).unwrap();
         }
-    }
-
-    /// Restores all chunks but the second.
-    struct AllButTheSecond;
-
-    impl Healer for AllButTheSecond {
-        fn heal(&self, chunk: ChunkIndex, out: &mut [u8]) -> CodecResult<()> {
-            if chunk.0 == 1 {
-                return Err(Error::new(ErrorKind::Corrupt, "too much is lost"));
-            }
-            let start = chunk.0 * CHUNK as u64;
-            (start..).zip(out).for_each(|(at, byte)| *byte = Counting::byte(at));
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn damaged_chunks_are_healed_before_anyone_sees_them() {
-        let (cache, original) = (ChunkCache::new(1000), Counting::new(300));
-        original.fails.store(true, Ordering::Relaxed);
-        let store = Store { healer: Some(&AllButTheSecond), ..store(&original) };
-        for (offset, len) in [(10, 20), (200, CHUNK)] {
-            let mut out = vec![0; len];
-            cache.read(store, offset, &mut out).unwrap();
-            assert!((offset..).zip(&out).all(|(at, byte)| *byte == Counting::byte(at)));
-        }
-        assert!(cache.read(store, 150, &mut [0; 10]).is_err(), "what cannot be restored stays an error");
-        let counts = cache.counts();
-        assert_eq!((counts.decoded, counts.healed, counts.failed), (0, 2, 1));
     }
 }

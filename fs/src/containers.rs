@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bigsmall_codec::{Container, Error, ErrorKind, PlainFile};
 use lru::LruCache;
 
-use crate::cache::{FileId, Healer};
+use crate::cache::FileId;
 
 /// How many containers are kept open between uses. Each costs a file descriptor and its index; those in use by open
 /// files stay open however many they are.
@@ -46,8 +46,6 @@ pub struct Opened {
     pub container: Arc<Container>,
     /// Its name in the cache of chunks, given to no other version of the file.
     pub id: FileId,
-    /// What repairs its chunks, if there is something.
-    pub healer: Option<Arc<dyn Healer>>,
     /// The metadata of its file, taken from the open file: nothing else can be in its place meanwhile.
     pub metadata: Arc<Metadata>,
 }
@@ -55,25 +53,22 @@ pub struct Opened {
 /// The outcome of opening a file as a container: the container, or why it is none.
 type Outcome = Result<Opened, Arc<Error>>;
 
-/// Finds what repairs the chunks of the container at a path, once for each opening.
-pub type FindHealer = dyn Fn(&Path) -> Option<Arc<dyn Healer>> + Send + Sync;
-
 /// Containers by path.
 pub struct Containers {
     kept: Mutex<LruCache<PathBuf, (Identity, Outcome)>>,
     next_id: AtomicU64,
-    find_healer: Box<FindHealer>,
+    healed: Arc<AtomicU64>,
 }
 
 impl Containers {
-    /// None yet, and nothing that repairs them.
+    /// None yet.
     pub fn new() -> Containers {
-        Containers::with_healers(Box::new(|_| None))
+        Containers { kept: Mutex::new(LruCache::new(KEPT_OPEN)), next_id: AtomicU64::new(0), healed: Arc::default() }
     }
 
-    /// None yet; each is repaired by what `find_healer` finds for it.
-    pub fn with_healers(find_healer: Box<FindHealer>) -> Containers {
-        Containers { kept: Mutex::new(LruCache::new(KEPT_OPEN)), next_id: AtomicU64::new(0), find_healer }
+    /// How often a damaged chunk was decoded thanks to the sidecar of its container.
+    pub fn healed(&self) -> u64 {
+        self.healed.load(Ordering::Relaxed)
     }
 
     /// The container at `path`, whose metadata is `metadata`; opened now, or before if the file is still the same.
@@ -114,13 +109,26 @@ impl Containers {
         let opened = PlainFile::open(path).and_then(|file| {
             let metadata = file.file().metadata().map_err(|e| Error::io("cannot stat the file", e).in_file(path))?;
             identity = Identity::of(&metadata);
-            let container = Container::from_store(Box::new(file));
-            let container = container.map_err(|e| if e.io_error().is_some() { e } else { e.in_file(path) })?;
-            tracing::debug!("{}: opened", path.display());
+            let container = Container::from_protected_file(file, path)?;
+            match container.has_mended_index() {
+                true => tracing::warn!(
+                    "{}: its index is damaged: it is read through its sidecar, and should be repaired",
+                    path.display()
+                ),
+                false => tracing::debug!("{}: opened", path.display()),
+            }
+            let (healed, of) = (Arc::clone(&self.healed), path.to_owned());
+            let container = container.on_mended(move |chunk| {
+                healed.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(
+                    "{}: chunk {} is damaged: it was restored from the sidecar; the file should be repaired",
+                    of.display(),
+                    chunk.0
+                );
+            });
             Ok(Opened {
                 container: Arc::new(container),
                 id: FileId(self.next_id.fetch_add(1, Ordering::Relaxed)),
-                healer: (self.find_healer)(path),
                 metadata: Arc::new(metadata),
             })
         });

@@ -224,7 +224,7 @@ impl Mount {
     fn stats(&self) -> Vec<u8> {
         let is_file = |handle: &&Arc<Handle>| !matches!(***handle, Handle::Directory(_));
         let open_files = self.handles().values().filter(is_file).count() as u64;
-        let stats = self.counting.stats(&self.cache, open_files);
+        let stats = self.counting.stats(&self.cache, self.view.containers(), open_files);
         serde_json::to_vec(&stats).expect("numbers and names only")
     }
 
@@ -254,7 +254,7 @@ impl Mount {
                 if self.serve_zeros && offset >= TRUE_START {
                     return Ok(len);
                 }
-                let store = Store { file: opened.id, original, healer: opened.healer.as_deref() };
+                let store = Store { file: opened.id, original };
                 self.cache.read(store, offset, &mut out[..len]).map_err(|error| {
                     tracing::error!("{}: {error}", path.display());
                     Errno::EIO

@@ -10,6 +10,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::ChunkCache;
+use crate::containers::Containers;
 
 /// The attribute of the root that holds [`Stats`] as JSON. It is not listed, so that nobody copies it.
 pub const STATS_ATTRIBUTE: &str = "user.bigsmall.stats";
@@ -37,7 +38,7 @@ pub struct Stats {
     pub chunks_decoded: u64,
     /// Chunks whose stored bytes are damaged or cannot be read.
     pub chunks_failed: u64,
-    /// Chunks whose stored bytes are damaged and which were repaired while they were read.
+    /// Chunks of those that were decoded whose stored bytes are damaged and were repaired while they were read.
     pub chunks_healed: u64,
     /// The time that decoding took, that of all threads added up.
     pub decode_seconds: f64,
@@ -80,8 +81,8 @@ impl Counting {
         };
     }
 
-    /// What has been counted so far, here and in `cache`.
-    pub fn stats(&self, cache: &ChunkCache, open_files: u64) -> Stats {
+    /// What has been counted so far, here, in `cache` and in `containers`.
+    pub fn stats(&self, cache: &ChunkCache, containers: &Containers, open_files: u64) -> Stats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counts = cache.counts();
         let (cache_bytes, cache_capacity) = cache.usage();
@@ -96,7 +97,7 @@ impl Counting {
             cache_hits: counts.hits,
             chunks_decoded: counts.decoded,
             chunks_failed: counts.failed,
-            chunks_healed: counts.healed,
+            chunks_healed: containers.healed(),
             decode_seconds: counts.decode_time.as_secs_f64(),
             cache_bytes,
             cache_capacity,

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use bigsmall_codec::container::{EXTENSION, shown_name};
 use bigsmall_codec::{Container, Original};
 
-use crate::containers::{Containers, FindHealer, Identity, Opened};
+use crate::containers::{Containers, Identity, Opened};
 use crate::nodes::Behind;
 
 /// The bytes that programs expect the name of a file to have at most.
@@ -105,9 +105,9 @@ impl View {
         View { source, recognise, containers: Containers::new() }
     }
 
-    /// The same view, in which damaged chunks are repaired by what `find_healer` finds for their container.
-    pub fn with_healers(self, find_healer: Box<FindHealer>) -> View {
-        View { containers: Containers::with_healers(find_healer), ..self }
+    /// The containers that are shown.
+    pub fn containers(&self) -> &Containers {
+        &self.containers
     }
 
     /// What is mounted.

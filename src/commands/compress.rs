@@ -14,6 +14,7 @@ use bigsmall_codec::parity::Share;
 use bigsmall_codec::{Container, Error, PlainFile};
 use serde::Serialize;
 
+use super::in_place;
 use super::protect::{self, DEFAULT_PERCENT, Protected, may_write_sidecar, parse_share, protect};
 use crate::failure::Failure;
 use crate::interrupt;
@@ -26,7 +27,7 @@ use crate::ui::table::Table;
 use crate::ui::{self, percent};
 
 /// The extension of the files that are compressed in a directory.
-const SAFETENSORS: &str = "safetensors";
+pub(super) const SAFETENSORS: &str = "safetensors";
 
 /// The longest name of an original that a container records, in bytes.
 const LONGEST_NAME: usize = 255;
@@ -41,11 +42,16 @@ Examples:
       writes the directory Llama-3-8B-bigsmall: a .bs for each .safetensors, and a copy of every other file
   bigsmall compress --ecc model.safetensors
       writes model.bs.ecc as well: any tenth of model.bs may then be lost
+  bigsmall compress --in-place Llama-3-8B
+      puts a .bs in the place of each .safetensors, once it has been compared with it
+  bigsmall compress --hf-cache ~/.cache/huggingface/hub
+      does so in the cache of Hugging Face, to be mounted with --hf-cache
   bigsmall compress ~/.cache/huggingface/hub/models--gpt2/snapshots/607a30d7 -o gpt2
       takes a model out of the cache of Hugging Face, whose links are followed
 
-The original stays. Whatever it is, it comes back byte for byte: also a safetensors file that breaks the rules, or a
-file of another kind, which only becomes less small.";
+The original stays, but for --in-place and --hf-cache. Whatever it is, it comes back byte for byte:
+also a safetensors file that breaks the rules, or a file of another kind, which only becomes less
+small.";
 
 /// Compress a file or a model directory
 ///
@@ -64,6 +70,20 @@ pub struct Args {
     /// When SRC is a file and OUT a directory that exists, the container goes into it.
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
+
+    /// Put each container in the place of its original, which is removed
+    ///
+    /// Before it is, every byte that the container decodes to is compared with it. In a directory all .safetensors files
+    /// are replaced, except symbolic links and files that have several names (hard links); what would not get smaller is left as it is.
+    #[arg(long, conflicts_with_all = ["output", "force"])]
+    in_place: bool,
+
+    /// As --in-place, for a cache of the Hugging Face Hub: SRC or what is below it
+    ///
+    /// Every file that begins as a safetensors file does is replaced by its container, which gets the same name: files of the
+    /// cache are named by hashes. The option of the same name of `bigsmall mount` shows them as they were.
+    #[arg(long, conflicts_with_all = ["output", "force"])]
+    hf_cache: bool,
 
     #[command(flatten)]
     mode: ModeArgs,
@@ -133,10 +153,13 @@ fn parse_chunk_size(text: &str) -> Result<u32, String> {
 /// # Errors
 /// When it may not or cannot be done.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let transfer = plan(args)?;
-    interrupt::watch()?;
     let mode = args.mode.mode();
     let options = Options { mode, chunk_size: args.chunk_size.unwrap_or(mode.chunk_size()) };
+    if args.in_place || args.hf_cache {
+        return run_in_place(args, &options);
+    }
+    let transfer = plan(args)?;
+    interrupt::watch()?;
     let total = transfer.conversions().map(|item| item.source_len).sum::<u64>() + transfer.copies().bytes;
     let meter = Meter::new(total, args.report.quiet);
     let existing = args.force.existing();
@@ -155,7 +178,52 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     });
     drop(meter);
     let (results, protected) = results?;
-    show(args.report, &transfer, &results, protected)?;
+    let files = results.iter().map(|Converted { item, outcome, time }| Shown {
+        source: &item.source,
+        container: transfer.target_of(item),
+        original_len: outcome.original_len,
+        stored_len: outcome.stored_len,
+        sha256: outcome.sha256,
+        time: *time,
+    });
+    show(args.report, &files.collect::<Vec<_>>(), transfer.copies(), protected)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Compresses in place.
+fn run_in_place(args: &Args, options: &Options) -> Result<ExitCode, Failure> {
+    let kind = if args.hf_cache { in_place::Kind::Recognised } else { in_place::Kind::Named };
+    let candidates = in_place::candidates(&args.source, kind)?;
+    interrupt::watch()?;
+    let existing = args.force.existing();
+    if args.ecc.is_some() {
+        candidates.iter().try_for_each(|candidate| may_write_sidecar(&candidate.target, existing))?;
+    }
+    let meter = Meter::new(candidates.iter().map(|candidate| candidate.len).sum(), args.report.quiet);
+    let outcome = args.threads.run(|| {
+        let (mut results, mut parity) = (Vec::new(), Vec::new());
+        for candidate in &candidates {
+            meter.set_file(&candidate.path.to_string_lossy());
+            let replaced = in_place::replace(candidate, options, &meter)?;
+            if let (Some(share), Some(container)) = (args.ecc, &replaced.container) {
+                parity.push(protect(container, share, existing, &Quiet(&meter))?);
+            }
+            results.push(replaced);
+        }
+        Ok((results, parity))
+    });
+    drop(meter);
+    let (results, parity) = outcome?;
+    let files = results.iter().map(|result| Shown {
+        source: &result.source,
+        container: result.container.clone().unwrap_or_else(|| result.source.clone()),
+        original_len: result.original_len,
+        // What was left takes what it took.
+        stored_len: if result.container.is_some() { result.stored_len } else { result.original_len },
+        sha256: result.sha256,
+        time: result.time,
+    });
+    show(args.report, &files.collect::<Vec<_>>(), Copied::default(), parity)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -200,7 +268,7 @@ fn plan_directory(args: &Args, metadata: &Metadata) -> Result<Transfer, Failure>
 }
 
 /// Fails when the file at `path` is a container already.
-fn refuse_container(path: &Path) -> Result<(), Failure> {
+pub(super) fn refuse_container(path: &Path) -> Result<(), Failure> {
     match Container::is_container(path)? {
         true => Err(Failure::new(format!("{}: is a bigsmall container already", path.display()))),
         false => Ok(()),
@@ -217,7 +285,7 @@ fn file_target(source: &Path, output: Option<&Path>) -> PathBuf {
 }
 
 /// The name of the container of the file `source`.
-fn container_name(source: &Path) -> OsString {
+pub(super) fn container_name(source: &Path) -> OsString {
     let mut name = source.file_stem().expect("a file has a name").to_owned();
     name.push(".");
     name.push(EXTENSION);
@@ -226,7 +294,7 @@ fn container_name(source: &Path) -> OsString {
 
 /// The name of the file `source` as the container records it: in Unicode and not too long. What has to be changed is at
 /// its beginning; the extension is what matters.
-fn recorded_name(source: &Path) -> String {
+pub(super) fn recorded_name(source: &Path) -> String {
     let name = source.file_name().expect("a file has a name").to_string_lossy();
     let start = (0..name.len()).find(|&start| name.is_char_boundary(start) && name.len() - start <= LONGEST_NAME);
     name[start.unwrap_or(0)..].to_owned()
@@ -263,6 +331,7 @@ struct Json {
 #[derive(Serialize)]
 struct JsonFile {
     source: String,
+    /// The source itself where it was left, since it would not get smaller in place.
     container: String,
     original_bytes: u64,
     container_bytes: u64,
@@ -277,26 +346,30 @@ struct JsonTotal {
     seconds: f64,
 }
 
-fn show(
-    report: Report,
-    transfer: &Transfer,
-    results: &[Converted<'_, Summary>],
-    parity: Vec<Protected>,
-) -> Result<(), Failure> {
+/// What is said of a file that was compressed.
+struct Shown<'a> {
+    source: &'a Path,
+    container: PathBuf,
+    original_len: u64,
+    stored_len: u64,
+    sha256: [u8; 32],
+    time: Duration,
+}
+
+fn show(report: Report, files: &[Shown<'_>], copied: Copied, parity: Vec<Protected>) -> Result<(), Failure> {
     let total = JsonTotal {
-        original_bytes: results.iter().map(|result| result.outcome.original_len).sum(),
-        container_bytes: results.iter().map(|result| result.outcome.stored_len).sum(),
-        seconds: results.iter().map(|result| result.time).sum::<Duration>().as_secs_f64(),
+        original_bytes: files.iter().map(|file| file.original_len).sum(),
+        container_bytes: files.iter().map(|file| file.stored_len).sum(),
+        seconds: files.iter().map(|file| file.time).sum::<Duration>().as_secs_f64(),
     };
-    let copied = transfer.copies();
     if report.json {
-        let files = results.iter().map(|result| JsonFile {
-            source: result.item.source.display().to_string(),
-            container: transfer.target_of(result.item).display().to_string(),
-            original_bytes: result.outcome.original_len,
-            container_bytes: result.outcome.stored_len,
-            sha256: ui::hex(&result.outcome.sha256),
-            seconds: result.time.as_secs_f64(),
+        let files = files.iter().map(|file| JsonFile {
+            source: file.source.display().to_string(),
+            container: file.container.display().to_string(),
+            original_bytes: file.original_len,
+            container_bytes: file.stored_len,
+            sha256: ui::hex(&file.sha256),
+            seconds: file.time.as_secs_f64(),
         });
         let Copied { files: copied_files, bytes: copied_bytes } = copied;
         return ui::print_json(&Json { files: files.collect(), copied_files, copied_bytes, total, parity });
@@ -305,11 +378,11 @@ fn show(
         return Ok(());
     }
     let mut table = Table::new(&["file", "original", "compressed", "saved", "speed"]);
-    for Converted { item, outcome: summary, time } in results {
-        let name = transfer.target_of(item).display().to_string();
-        table.row(row(name, summary.original_len, summary.stored_len, time.as_secs_f64()));
+    for file in files {
+        let name = file.container.display().to_string();
+        table.row(row(name, file.original_len, file.stored_len, file.time.as_secs_f64()));
     }
-    if results.len() > 1 {
+    if files.len() > 1 {
         table.row(row("total".to_owned(), total.original_bytes, total.container_bytes, total.seconds));
     }
     let parity = if parity.is_empty() { String::new() } else { "\n".to_owned() + &protect::describe(&parity) };

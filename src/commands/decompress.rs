@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bigsmall_codec::container::{EXTENSION, shown_name};
@@ -195,7 +197,11 @@ struct Restored {
 /// Writes the original of `item` to `file`, and gives the attributes that the file is to have.
 fn restore(item: &Item, file: &mut NewFile, check: bool, meter: &Meter) -> Result<(Restored, Attributes), Failure> {
     let source = &item.source;
-    let container = open(source)?;
+    let mended = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&mended);
+    let container = open(source)?.on_mended(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
     let metadata = tree::source_metadata(source)?;
     if check {
         let sha256 = decompress_and_hash(&container, file, meter).map_err(|e| explain(e, source))?;
@@ -207,7 +213,7 @@ fn restore(item: &Item, file: &mut NewFile, check: bool, meter: &Meter) -> Resul
         decompress(&container, file, meter).map_err(|e| explain(e, source))?;
     }
     let (container_len, original_len) = (container.stored_len(), container.len());
-    let mended = match (container.has_mended_index(), container.mended_chunks()) {
+    let mended = match (container.has_mended_index(), mended.load(Ordering::Relaxed)) {
         (true, _) => "its index is damaged and was".to_owned(),
         (_, 0) => String::new(),
         (_, 1) => "1 damaged chunk was".to_owned(),

@@ -2,6 +2,7 @@
 
 pub mod compress;
 pub mod decompress;
+mod in_place;
 pub mod info;
 pub mod mount;
 pub mod mount_helper;

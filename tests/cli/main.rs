@@ -5,6 +5,7 @@
 
 mod directories;
 mod files;
+mod in_place;
 mod inspection;
 mod interruption;
 mod support;

@@ -60,6 +60,37 @@ fn a_container_overwritten_under_the_mount_never_gives_wrong_bytes() {
 }
 
 #[test]
+fn damage_is_repaired_while_it_is_read() {
+    let (mounted, original) = victim();
+    mounted.scratch.ok("protect models/victim.bs");
+    let damage = |offset: u64, len: usize| {
+        let path = mounted.scratch.path("models/victim.bs");
+        OpenOptions::new().write(true).open(path).unwrap().write_all_at(&vec![0xa5; len], offset).unwrap();
+    };
+    let healed = || {
+        let listed = mounted.scratch.json("mounts --json");
+        let ours = listed["mounts"].as_array().unwrap().iter().find(|m| at(m, &mounted)).unwrap().clone();
+        assert_eq!(ours["stats"]["chunks_failed"], 0);
+        ours["stats"]["chunks_healed"].as_u64().unwrap()
+    };
+    // A burst of chunks.
+    damage(1000, 30_000);
+    assert!(mounted.read("victim.safetensors") == original);
+    assert!(healed() >= 30_000 / (16 << 10), "each chunk of the burst is counted, not {}", healed());
+    // And the index.
+    let len = fs::metadata(mounted.scratch.path("models/victim.bs")).unwrap().len();
+    damage(len - 300, 200);
+    eventually("the new look at the file", || {
+        let log = String::from_utf8(mounted.scratch.read("log")).unwrap();
+        let _ = File::open(mounted.path("victim.safetensors"));
+        log.contains("its index is damaged")
+    });
+    assert!(mounted.read("victim.safetensors") == original);
+    // On disk it is as damaged as before.
+    assert_eq!(mounted.scratch.run(["verify", "models/victim.bs"]).code, 1);
+}
+
+#[test]
 fn a_source_that_is_removed_leaves_what_is_open() {
     let (mounted, original) = victim();
     let open = File::open(mounted.path("victim.safetensors")).unwrap();

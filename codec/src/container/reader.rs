@@ -67,7 +67,10 @@ impl Container {
     /// when it is newer than this program, [`Corrupt`](ErrorKind::Corrupt) when its frame or index is damaged,
     /// [`Io`](ErrorKind::Io). All name the file.
     pub fn open(path: &Path) -> Result<Container> {
-        let file = PlainFile::open(path)?;
+        Container::from_file(PlainFile::open(path)?, path)
+    }
+
+    fn from_file(file: PlainFile, path: &Path) -> Result<Container> {
         Container::from_store(Box::new(file)).map_err(|e| if e.io_error().is_some() { e } else { e.in_file(path) })
     }
 
@@ -77,7 +80,15 @@ impl Container {
     /// # Errors
     /// As [`open`](Container::open).
     pub fn open_protected(path: &Path) -> Result<Container> {
-        match Container::open(path) {
+        Container::from_protected_file(PlainFile::open(path)?, path)
+    }
+
+    /// As [`open_protected`](Container::open_protected), of a file that was opened at `path` before.
+    ///
+    /// # Errors
+    /// As [`open`](Container::open).
+    pub fn from_protected_file(file: PlainFile, path: &Path) -> Result<Container> {
+        match Container::from_file(file, path) {
             Ok(container) => Ok(Container { fallback: Some(Fallback::new(path)), ..container }),
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotAContainer) => {
                 let mended = Fallback::open(path).and_then(|mended| Container::from_store(Box::new(mended)));
@@ -87,14 +98,15 @@ impl Container {
         }
     }
 
-    /// How many times a damaged chunk has been repaired while it was read, if the container was opened as
-    /// [protected](Container::open_protected) and its index is sound.
-    pub fn mended_chunks(&self) -> u64 {
-        self.fallback.as_ref().map_or(0, Fallback::counted)
+    /// The same container, which calls `tell` whenever it has repaired a damaged chunk while it was read; if it was opened as
+    /// [protected](Container::open_protected), and its index is sound.
+    pub fn on_mended(self, tell: impl Fn(ChunkIndex) + Send + Sync + 'static) -> Container {
+        let fallback = self.fallback.map(|fallback| fallback.telling(Box::new(tell)));
+        Container { fallback, ..self }
     }
 
     /// Whether the index is damaged and the container could be [opened](Container::open_protected) thanks to its sidecar
-    /// alone. All of it is then read through the sidecar, and [`mended_chunks`](Container::mended_chunks) counts nothing.
+    /// alone. All of it is then read through the sidecar, and nobody is [told](Container::on_mended) of what was repaired.
     pub fn has_mended_index(&self) -> bool {
         self.mended_index
     }
@@ -274,7 +286,7 @@ impl Original for Container {
         });
         let read = read.or_else(|error| match &self.fallback {
             Some(fallback) if fallback.read(stored.offset, &mut bytes) && stored.is(&bytes) => {
-                fallback.count();
+                fallback.tell(chunk);
                 Ok(())
             }
             _ => Err(error),
