@@ -79,6 +79,33 @@ pub(crate) fn level() -> Level {
     })
 }
 
+/// Compiles a function, which must be marked `#[inline(always)]`, for each level and calls the one for `$level`: for loops that a
+/// compiler makes vectors of.
+macro_rules! at_level {
+    ($level:expr, $name:ident $(::<$size:literal>)? ($($argument:ident: $type:ty),*)) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2")]
+        fn with_avx2($($argument: $type),*) {
+            $name$(::<$size>)?($($argument),*);
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+        fn with_avx512($($argument: $type),*) {
+            $name$(::<$size>)?($($argument),*);
+        }
+        match $level {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level is only given where the processor has what it stands for.
+            $crate::simd::Level::Avx2 => unsafe { with_avx2($($argument),*) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            $crate::simd::Level::Avx512 | $crate::simd::Level::Avx512Vbmi2 => unsafe { with_avx512($($argument),*) },
+            _ => $name$(::<$size>)?($($argument),*),
+        }
+    }};
+}
+pub(crate) use at_level;
+
 #[cfg(test)]
 mod tests {
     use super::*;

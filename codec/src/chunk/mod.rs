@@ -129,7 +129,7 @@ pub(crate) fn encode(
         stored.extend_from_slice(bytes);
         codec = Some(Codec::Raw);
     }
-    if plan.long_chunks || plan.try_zstd || repetition::repeats(bytes) {
+    if plan.long_chunks || plan.try_zstd || repetition::repeats(bytes, buffers.level()) {
         codec = zstd_if_smaller(plan, bytes, stored).or(codec);
     }
     codec.expect("it is raw if nothing else")

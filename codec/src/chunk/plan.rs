@@ -13,6 +13,7 @@ use super::sparse::SparsePlan;
 use super::statistics::{KeyStatistics, count_bytes};
 use crate::container::Mode;
 use crate::rans::Table;
+use crate::simd;
 use crate::split::Element;
 
 /// A segment shorter than this may do without a table of its own and use its element's shared table.
@@ -192,7 +193,7 @@ impl Plan {
     /// Makes use of chunks as long as all of `piece`, the beginning of the segment, if repetitions over a longer distance
     /// than those of `chunk_size` bytes have make them worth their slower access.
     pub(crate) fn lengthen_chunks(&mut self, piece: &[u8], chunk_size: usize) {
-        if piece.len() > chunk_size && (self.try_zstd || repeats(piece)) {
+        if piece.len() > chunk_size && (self.try_zstd || repeats(piece, simd::level())) {
             let level = self.zstd_level.min(FAST_LEVEL);
             let compressed =
                 |bytes: &[u8]| zstd::bulk::compress(bytes, level).expect("Zstandard compresses any bytes").len();

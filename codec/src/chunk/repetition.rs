@@ -3,6 +3,8 @@
 //! To try Zstandard on a part of a tensor of weights costs more than to code a good part of it, and nearly always in
 //! vain. So a few windows are looked at first.
 
+use crate::simd::{Level, at_level};
+
 /// Bytes of a window: as long as two or more elements, so that hardly any comes twice in weights by chance.
 const WINDOW: usize = size_of::<u64>();
 
@@ -36,22 +38,32 @@ pub(super) fn may_repeat(bytes: &[u8], size: usize) -> bool {
 
 /// Whether Zstandard might find something in a chunk: the same, in a way that costs next to nothing beside coding it. What
 /// begins at multiples of eight bytes alone is looked at, as most rows do.
-pub(crate) fn repeats(bytes: &[u8]) -> bool {
+pub(crate) fn repeats(bytes: &[u8], level: Level) -> bool {
     let words = bytes.as_chunks::<WINDOW>().0;
     // Words are picked by what they are, about half as many as the table has entries.
     let rate = (words.len() / (TABLE / 2)).max(1).ilog2();
+    let least = u32::MAX.checked_shr(rate).unwrap_or(0);
     let mut table = [0u64; TABLE];
     let (mut picked, mut again) = (0usize, 0usize);
-    for pair in words.windows(2) {
-        let [word, next] = [pair[0], pair[1]].map(u64::from_le_bytes);
-        let hash = (word ^ word >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        if hash.unbounded_shr(u64::BITS - rate) == 0 {
-            let entry = &mut table[(hash >> (u64::BITS - TABLE.ilog2() - rate)) as usize % TABLE];
-            // One word alone would come twice by chance where its elements have few bits.
-            let both = word.wrapping_add(next.rotate_left(32));
-            again += usize::from(*entry == both);
-            *entry = both;
-            picked += 1;
+    let mut picks = [0u8; PICKED_AT_ONCE];
+    for start in (0..words.len().saturating_sub(1)).step_by(PICKED_AT_ONCE) {
+        let words = &words[start..words.len().min(start + PICKED_AT_ONCE + 1)];
+        let (candidates, out) = (&words[..PICKED_AT_ONCE.min(words.len() - 1)], &mut picks);
+        at_level!(level, pick(candidates: &[[u8; WINDOW]], least: u32, out: &mut [u8; PICKED_AT_ONCE]));
+        for (eight, picks) in picks[..candidates.len().next_multiple_of(8)].as_chunks::<8>().0.iter().enumerate() {
+            let mut picks = u64::from_le_bytes(*picks);
+            while picks != 0 {
+                let at = eight * 8 + picks.trailing_zeros() as usize / 8;
+                picks &= picks - 1;
+                let [word, next] = [words[at], words[at + 1]].map(u64::from_le_bytes);
+                // One word alone would come twice by chance where its elements have few bits.
+                let both = word.wrapping_add(next.rotate_left(32));
+                let entry =
+                    &mut table[(both.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - TABLE.ilog2())) as usize];
+                again += usize::from(*entry == both);
+                *entry = both;
+                picked += 1;
+            }
         }
     }
     // Few words that come again and again may be picked each time or never.
@@ -59,9 +71,30 @@ pub(crate) fn repeats(bytes: &[u8]) -> bool {
     again * 50 > picked || picked.abs_diff(expected) * 4 > expected
 }
 
+/// Words of which it is told together whether they are picked.
+const PICKED_AT_ONCE: usize = 512;
+
+/// Sets the bytes of `picks` to 1 that stand for words with a hash of at most `least`, all others to 0.
+#[inline(always)]
+fn pick(words: &[[u8; WINDOW]], least: u32, picks: &mut [u8; PICKED_AT_ONCE]) {
+    picks[words.len()..].fill(0);
+    for (pick, word) in picks.iter_mut().zip(words) {
+        let word = u64::from_le_bytes(*word);
+        let hash = (word as u32 ^ (word >> 32) as u32).wrapping_mul(0x9e37_79b9);
+        *pick = u8::from(hash <= least);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What all levels say.
+    fn repeats(bytes: &[u8]) -> bool {
+        let said: Vec<bool> = Level::available().map(|level| super::repeats(bytes, level)).collect();
+        assert!(said.iter().all(|&one| one == said[0]));
+        said[0]
+    }
 
     /// Numbers that look random.
     fn noise(seed: u64) -> impl Iterator<Item = u32> {

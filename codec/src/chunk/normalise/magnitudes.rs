@@ -2,7 +2,7 @@
 
 use crate::chunk::scale::{Columns, QUAD, QuadScale};
 use crate::rans::LANES;
-use crate::simd::Level;
+use crate::simd::{Level, at_level};
 use crate::split::Element;
 
 /// Elements that are summed up together.
@@ -13,31 +13,6 @@ pub(super) const BLOCK: usize = 64;
 pub(super) struct Clamp {
     pub(super) low: u16,
     pub(super) high: u16,
-}
-
-/// Compiles a function for each level and calls the one for `$level`.
-macro_rules! at_level {
-    ($level:expr, $name:ident::<$size:literal>($($argument:ident: $type:ty),*)) => {{
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2")]
-        fn with_avx2($($argument: $type),*) {
-            $name::<$size>($($argument),*);
-        }
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-        fn with_avx512($($argument: $type),*) {
-            $name::<$size>($($argument),*);
-        }
-        match $level {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a level is only given where the processor has what it stands for.
-            Level::Avx2 => unsafe { with_avx2($($argument),*) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Level::Avx512 | Level::Avx512Vbmi2 => unsafe { with_avx512($($argument),*) },
-            _ => $name::<$size>($($argument),*),
-        }
-    }};
 }
 
 /// The bits of an element's upper 16 that are not its sign.
@@ -77,11 +52,11 @@ fn cut<const SIZE: usize>(bytes: &[u8], out: &mut [u16]) {
 pub(super) fn block_sums(magnitudes: &[u16], clamp: Clamp, level: Level, sums: &mut Vec<u32>) {
     sums.resize(magnitudes.len().div_ceil(BLOCK), 0);
     let out = &mut sums[..];
-    at_level!(level, sum_blocks::<0>(magnitudes: &[u16], clamp: Clamp, out: &mut [u32]));
+    at_level!(level, sum_blocks(magnitudes: &[u16], clamp: Clamp, out: &mut [u32]));
 }
 
 #[inline(always)]
-fn sum_blocks<const UNUSED: usize>(magnitudes: &[u16], clamp: Clamp, out: &mut [u32]) {
+fn sum_blocks(magnitudes: &[u16], clamp: Clamp, out: &mut [u32]) {
     let (blocks, rest) = magnitudes.as_chunks::<BLOCK>();
     let sum = |block: &[u16]| -> u32 {
         block.iter().map(|&magnitude| u32::from(magnitude.clamp(clamp.low, clamp.high) - clamp.low)).sum()

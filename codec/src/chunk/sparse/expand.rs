@@ -5,6 +5,7 @@
 use crate::simd::Level;
 
 /// Elements that a vectorised step takes at most: as many as there are bits in a word of the mask.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "nothing is vectorised"))]
 const STEP: usize = 32;
 
 /// Bytes behind the kept elements, and behind the signs, that may be read but mean nothing.
