@@ -8,3 +8,5 @@ for simd in scalar avx2 avx512 avx512vbmi2; do
     echo "== BIGSMALL_SIMD=$simd"
     BIGSMALL_SIMD=$simd cargo test --release -p bigsmall-codec --test fuzz -- --nocapture
 done
+echo "== the files of the Python package"
+cargo test --release -p bigsmall-codec --test upstream_fuzz -- --nocapture

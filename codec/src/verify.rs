@@ -91,13 +91,19 @@ impl Sample {
     }
 }
 
-/// Decodes a random part of the chunks of `container`, at least one, and checks their checksums. `fraction` is from 0 to 1;
-/// `seed` chooses the chunks.
+/// Decodes a random part of the chunks of `original`, at least one, and checks their checksums. `tensors` says where the
+/// tensors lie, in order. `fraction` is from 0 to 1; `seed` chooses the chunks.
 ///
 /// # Errors
 /// Only [`ErrorKind::Cancelled`].
-pub fn sample(container: &Container, fraction: f64, seed: u64, progress: &dyn Progress) -> Result<Sample> {
-    let grid = container.grid();
+pub fn sample(
+    original: &dyn Original,
+    tensors: &[Range<u64>],
+    fraction: f64,
+    seed: u64,
+    progress: &dyn Progress,
+) -> Result<Sample> {
+    let grid = original.grid();
     let wanted = ((grid.chunks() as f64 * fraction).ceil() as u64).clamp(1.min(grid.chunks()), grid.chunks());
     let mut chosen = BTreeSet::new();
     let mut state = seed;
@@ -113,17 +119,16 @@ pub fn sample(container: &Container, fraction: f64, seed: u64, progress: &dyn Pr
         }
         let range = grid.range(ChunkIndex(number));
         buffer.resize((range.end - range.start) as usize, 0);
-        let decoded = container.decode_chunk(ChunkIndex(number), buffer);
+        let decoded = original.decode_chunk(ChunkIndex(number), buffer);
         progress.advance(range.end - range.start);
         Ok(decoded.err().map(|error| (range, error)))
     });
-    let tensors = container.tensors().iter().map(|tensor| tensor.range.clone()).collect();
-    let mut lost = Lost { tensors, damage: Vec::new() };
+    let mut lost = Lost { tensors: tensors.to_vec(), damage: Vec::new() };
     for (range, error) in errors.collect::<Result<Vec<_>>>()?.into_iter().flatten() {
         lost.add(range, error.kind(), &error.to_string());
     }
-    let (chunks, tensors) = (grid.chunks(), container.tensors().len() as u64);
-    let report = Report { original_len: container.len(), chunks, tensors, damage: lost.damage };
+    let (chunks, tensors) = (grid.chunks(), tensors.len() as u64);
+    let report = Report { original_len: original.len(), chunks, tensors, damage: lost.damage };
     Ok(Sample { chunks: wanted, report })
 }
 
@@ -142,14 +147,24 @@ fn random(state: &mut u64) -> u64 {
 /// # Errors
 /// [`ErrorKind::Cancelled`], and those of reading `source`.
 pub fn compare_with(container: &Container, source: &dyn Original, progress: &dyn Progress) -> Result<Report> {
-    let tensors = container.tensors();
-    let mut lost = Lost { tensors: tensors.iter().map(|tensor| tensor.range.clone()).collect(), damage: Vec::new() };
+    let tensors: Vec<Range<u64>> = container.tensors().iter().map(|tensor| tensor.range.clone()).collect();
+    compare_bytes(container, &tensors, source, progress)
+}
+
+/// As [`compare_with`], of an original whose tensors lie there.
+pub(crate) fn compare_bytes(
+    stored: &dyn Original,
+    tensors: &[Range<u64>],
+    source: &dyn Original,
+    progress: &dyn Progress,
+) -> Result<Report> {
+    let mut lost = Lost { tensors: tensors.to_vec(), damage: Vec::new() };
     let mut differences: Vec<Range<u64>> = Vec::new();
-    let (mut expected, common) = (Vec::new(), container.len().min(source.len()));
-    windows(container, progress, |window| {
+    let (mut expected, common) = (Vec::new(), stored.len().min(source.len()));
+    windows(stored, progress, |window| {
         let mut unknown = Vec::new();
         for chunk in window.lost.drain(..) {
-            let range = container.grid().range(chunk.chunk);
+            let range = stored.grid().range(chunk.chunk);
             lost.add(range.clone(), chunk.error.kind(), &chunk.error.to_string());
             unknown.push(range);
         }
@@ -174,7 +189,7 @@ pub fn compare_with(container: &Container, source: &dyn Original, progress: &dyn
     })?;
     let difference = |range: Range<u64>, message: String| Damage {
         cause: Cause::Difference,
-        tensor: tensors.iter().position(|tensor| tensor.range.start < range.end && range.start < tensor.range.end),
+        tensor: tensors.iter().position(|tensor| tensor.start < range.end && range.start < tensor.end),
         range,
         kind: ErrorKind::Corrupt,
         message,
@@ -182,15 +197,12 @@ pub fn compare_with(container: &Container, source: &dyn Original, progress: &dyn
     let mut damage = lost.damage;
     damage.extend(differences.into_iter().map(|range| difference(range, "is not what is in the source".to_owned())));
     damage.sort_by_key(|damage| damage.range.start);
-    if container.len() != source.len() {
-        let range = common..container.len().max(source.len());
-        damage.push(difference(
-            range,
-            format!("the original has {} bytes, the source {}", container.len(), source.len()),
-        ));
+    if stored.len() != source.len() {
+        let range = common..stored.len().max(source.len());
+        damage.push(difference(range, format!("the original has {} bytes, the source {}", stored.len(), source.len())));
     }
-    let (chunks, tensors) = (container.grid().chunks(), tensors.len() as u64);
-    Ok(Report { original_len: container.len(), chunks, tensors, damage })
+    let (chunks, tensors) = (stored.grid().chunks(), tensors.len() as u64);
+    Ok(Report { original_len: stored.len(), chunks, tensors, damage })
 }
 
 /// Decodes all of `original` and compares it with these tensors' MD5s and this SHA-256.

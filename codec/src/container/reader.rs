@@ -70,7 +70,7 @@ impl Container {
         Container::from_file(PlainFile::open(path)?, path)
     }
 
-    fn from_file(file: PlainFile, path: &Path) -> Result<Container> {
+    pub(crate) fn from_file(file: PlainFile, path: &Path) -> Result<Container> {
         Container::from_store(Box::new(file)).map_err(|e| if e.io_error().is_some() { e } else { e.in_file(path) })
     }
 
