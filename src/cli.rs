@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{compress, decompress, info, mount, mount_helper, mounts, protect, repair, umount, verify};
+use crate::commands::{
+    compress, decompress, info, migrate, mount, mount_helper, mounts, protect, repair, umount, verify,
+};
 use crate::failure::Failure;
 use crate::ui;
 
@@ -20,6 +22,7 @@ Examples:
   bigsmall decompress model.bs           write model.safetensors again, byte for byte
   bigsmall protect model.bs              write parity, so that damage can be repaired
   bigsmall repair model.bs               repair it
+  bigsmall migrate model.bs              make what the Python package wrote one of ours
   bigsmall mount models /mnt/models      show every container in models as its original
   bigsmall mounts                        list what is mounted
   bigsmall umount /mnt/models            end that
@@ -45,6 +48,7 @@ enum Command {
     Verify(verify::Args),
     Protect(protect::Args),
     Repair(repair::Args),
+    Migrate(migrate::Args),
     Mount(mount::Args),
     Mounts(mounts::Args),
     Umount(umount::Args),
@@ -74,6 +78,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Fa
         Command::Verify(args) => verify::run(args),
         Command::Protect(args) => protect::run(args),
         Command::Repair(args) => repair::run(args),
+        Command::Migrate(args) => migrate::run(args),
         Command::Mount(args) => mount::run(args),
         Command::Mounts(args) => mounts::run(args),
         Command::Umount(args) => umount::run(args),

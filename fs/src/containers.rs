@@ -1,13 +1,19 @@
 //! Open containers, found again by path as long as the file there is the same.
+//!
+//! What stands for another file is a container here: ours, those of the Python package, and that package's index of a
+//! directory, which stands for the index that loaders look for.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use bigsmall_codec::{Container, Error, ErrorKind, PlainFile};
+use bigsmall_codec::container::shown_name;
+use bigsmall_codec::upstream::{HUB_INDEX, HubIndex, LOADER_INDEX, TensorCache};
+use bigsmall_codec::{ChunkIndex, Error, ErrorKind, Grid, Memory, Original, PlainFile, Stored};
 use lru::LruCache;
 
 use crate::cache::FileId;
@@ -39,11 +45,73 @@ impl Identity {
     }
 }
 
+/// What is shown in the place of a file.
+pub enum Shown {
+    /// The original that it holds.
+    Stored(Stored),
+    /// For the Python package's index of a directory, the index of the same tensors as loaders expect it; `None` when they
+    /// need none.
+    Index(Option<Memory>),
+}
+
+impl Shown {
+    /// Opens what is called `path`.
+    fn open(file: PlainFile, path: &Path, tensors: &Arc<TensorCache>) -> Result<Shown, Error> {
+        if path.file_name() == Some(OsStr::new(HUB_INDEX)) {
+            let index = HubIndex::read(&file).map_err(|e| if e.io_error().is_some() { e } else { e.in_file(path) })?;
+            let needed = index.files() > 1;
+            return Ok(Shown::Index(needed.then(|| Memory::new(index.for_loaders().into_bytes()))));
+        }
+        let stored = Stored::from_protected_file(file, path, tensors)?;
+        stored.check_complete().map_err(|e| e.in_file(path))?;
+        Ok(Shown::Stored(stored))
+    }
+
+    /// The name under which it is shown where the file is called `name`; `None` when the file is shown instead.
+    pub fn shown_name(&self, name: &OsStr) -> Option<OsString> {
+        match self {
+            Shown::Stored(stored) => shown_name(name, stored.original_name()),
+            Shown::Index(index) => index.as_ref().map(|_| LOADER_INDEX.into()),
+        }
+    }
+
+    /// The container or file that the original is stored in; `None` for an index.
+    pub fn stored(&self) -> Option<&Stored> {
+        match self {
+            Shown::Stored(stored) => Some(stored),
+            Shown::Index(_) => None,
+        }
+    }
+
+    fn original(&self) -> &dyn Original {
+        static NOTHING: LazyLock<Memory> = LazyLock::new(|| Memory::new(Vec::new()));
+        match self {
+            Shown::Stored(stored) => stored,
+            Shown::Index(Some(index)) => index,
+            Shown::Index(None) => &*NOTHING,
+        }
+    }
+}
+
+impl Original for Shown {
+    fn grid(&self) -> &Grid {
+        self.original().grid()
+    }
+
+    fn decode_chunk(&self, chunk: ChunkIndex, out: &mut [u8]) -> Result<(), Error> {
+        self.original().decode_chunk(chunk, out)
+    }
+
+    fn check_unchanged(&self) -> Result<(), Error> {
+        self.original().check_unchanged()
+    }
+}
+
 /// An open container.
 #[derive(Clone)]
 pub struct Opened {
-    /// The container.
-    pub container: Arc<Container>,
+    /// What is shown in its place.
+    pub original: Arc<Shown>,
     /// Its name in the cache of chunks, given to no other version of the file.
     pub id: FileId,
     /// The metadata of its file, taken from the open file: nothing else can be in its place meanwhile.
@@ -58,12 +126,15 @@ pub struct Containers {
     kept: Mutex<LruCache<PathBuf, (Identity, Outcome)>>,
     next_id: AtomicU64,
     healed: Arc<AtomicU64>,
+    /// Tensors of all files that are decoded tensor by tensor.
+    tensors: Arc<TensorCache>,
 }
 
 impl Containers {
-    /// None yet.
-    pub fn new() -> Containers {
-        Containers { kept: Mutex::new(LruCache::new(KEPT_OPEN)), next_id: AtomicU64::new(0), healed: Arc::default() }
+    /// None yet. Tensors that can be decoded only as a whole are kept in `tensors`.
+    pub fn new(tensors: Arc<TensorCache>) -> Containers {
+        let kept = Mutex::new(LruCache::new(KEPT_OPEN));
+        Containers { kept, next_id: AtomicU64::new(0), healed: Arc::default(), tensors }
     }
 
     /// How often a damaged chunk was decoded thanks to the sidecar of its container.
@@ -74,7 +145,7 @@ impl Containers {
     /// The container at `path`, whose metadata is `metadata`; opened now, or before if the file is still the same.
     ///
     /// # Errors
-    /// Those of [`Container::open`], remembered until the file changes, except those that may pass by themselves.
+    /// Those of [`Stored::open`], remembered until the file changes, except those that may pass by themselves.
     pub fn open(&self, path: &Path, metadata: &Metadata) -> Outcome {
         let identity = Identity::of(metadata);
         let mut kept = self.lock();
@@ -109,25 +180,35 @@ impl Containers {
         let opened = PlainFile::open(path).and_then(|file| {
             let metadata = file.file().metadata().map_err(|e| Error::io("cannot stat the file", e).in_file(path))?;
             identity = Identity::of(&metadata);
-            let container = Container::from_protected_file(file, path)?;
-            match container.has_mended_index() {
-                true => tracing::warn!(
-                    "{}: its index is damaged: it is read through its sidecar, and should be repaired",
+            let mut original = Shown::open(file, path, &self.tensors)?;
+            tracing::debug!("{}: opened", path.display());
+            match original {
+                Shown::Stored(Stored::Container(container)) => {
+                    if container.has_mended_index() {
+                        tracing::warn!(
+                            "{}: its index is damaged: it is read through its sidecar, and should be repaired",
+                            path.display()
+                        );
+                    }
+                    let (healed, of) = (Arc::clone(&self.healed), path.to_owned());
+                    let container = container.on_mended(move |chunk| {
+                        healed.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(
+                            "{}: chunk {} is damaged: it was restored from the sidecar; the file should be repaired",
+                            of.display(),
+                            chunk.0
+                        );
+                    });
+                    original = Shown::Stored(Stored::Container(container.into()));
+                }
+                Shown::Stored(Stored::Upstream(_)) => tracing::info!(
+                    "{}: was written by the Python package and is decoded tensor by tensor: bigsmall migrate makes it fast",
                     path.display()
                 ),
-                false => tracing::debug!("{}: opened", path.display()),
+                Shown::Index(_) => {}
             }
-            let (healed, of) = (Arc::clone(&self.healed), path.to_owned());
-            let container = container.on_mended(move |chunk| {
-                healed.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(
-                    "{}: chunk {} is damaged: it was restored from the sidecar; the file should be repaired",
-                    of.display(),
-                    chunk.0
-                );
-            });
             Ok(Opened {
-                container: Arc::new(container),
+                original: Arc::new(original),
                 id: FileId(self.next_id.fetch_add(1, Ordering::Relaxed)),
                 metadata: Arc::new(metadata),
             })
@@ -142,6 +223,6 @@ impl Containers {
 
 impl Default for Containers {
     fn default() -> Self {
-        Containers::new()
+        Containers::new(Arc::default())
     }
 }

@@ -218,7 +218,16 @@ impl Mount {
         }
         let entry = self.same_entry(number)?;
         let Kind::Virtual(opened) = entry.kind else { return Err(Errno::ESTALE) };
-        xattr::value(name, &entry.path, &opened.container).ok_or(Errno::ENODATA)
+        xattr::value(name, &entry.path, &opened).ok_or(Errno::ENODATA)
+    }
+
+    fn attribute_names(&self, number: u64) -> Result<Vec<u8>, Errno> {
+        if self.nodes().get(number).is_none_or(|node| node.version.is_none()) {
+            return Ok(Vec::new());
+        }
+        let entry = self.same_entry(number)?;
+        let Kind::Virtual(opened) = entry.kind else { return Err(Errno::ESTALE) };
+        Ok(xattr::names(&entry.path, &opened))
     }
 
     fn stats(&self) -> Vec<u8> {
@@ -248,7 +257,7 @@ impl Mount {
     fn fill(&self, handle: FileHandle, offset: u64, out: &mut [u8]) -> Result<usize, Errno> {
         match &*self.handle(handle)? {
             Handle::Virtual { opened, path } => {
-                let original = &*opened.container;
+                let original = &*opened.original;
                 let len = original.len().saturating_sub(offset).min(out.len() as u64) as usize;
                 #[cfg(feature = "serve-zeros")]
                 if self.serve_zeros && offset >= TRUE_START {
@@ -464,9 +473,10 @@ impl Filesystem for Mount {
     }
 
     fn listxattr(&self, _: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        let is_virtual = self.nodes().get(number.0).is_some_and(|node| node.version.is_some());
-        let names = if is_virtual { xattr::names() } else { Vec::new() };
-        give_attribute(&names, size, reply);
+        match self.attribute_names(number.0) {
+            Ok(names) => give_attribute(&names, size, reply),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {

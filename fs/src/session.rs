@@ -7,10 +7,12 @@ use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bigsmall_codec::Container;
+use bigsmall_codec::Stored;
+use bigsmall_codec::upstream::TensorCache;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -52,6 +54,8 @@ pub struct MountOptions {
     pub mountpoint: PathBuf,
     /// Bytes of decoded chunks that are kept.
     pub cache_size: u64,
+    /// Bytes of decoded tensors that are kept, of files that are decoded tensor by tensor.
+    pub tensor_cache_size: u64,
     /// Bytes that the kernel reads ahead.
     pub read_ahead: u32,
     /// Whether users other than the one who mounts may look.
@@ -85,7 +89,9 @@ impl MountOptions {
             fs::read_dir(&self.source).map_err(|e| SessionError(format!("{shown}: cannot be read: {e}")))?;
             Source::Directory(self.source.clone())
         } else {
-            Container::open(&self.source).map_err(|e| SessionError(e.to_string()))?;
+            let stored = Stored::open(&self.source, &Arc::default());
+            let complete = stored.and_then(|stored| stored.check_complete().map_err(|e| e.in_file(&self.source)));
+            complete.map_err(|e| SessionError(e.to_string()))?;
             Source::Container(self.source.clone())
         };
         self.mountpoint = check_mountpoint(&self.mountpoint)?;
@@ -179,15 +185,23 @@ impl Prepared {
     /// # Errors
     /// A message that names the mount point.
     pub fn mount(self) -> Result<Mounted> {
-        let MountOptions { source, mountpoint, cache_size, read_ahead, allow_other, recognise, auto_unmount } =
-            self.options;
+        let MountOptions {
+            source,
+            mountpoint,
+            cache_size,
+            tensor_cache_size,
+            read_ahead,
+            allow_other,
+            recognise,
+            auto_unmount,
+        } = self.options;
         raise_file_limit();
         let mut guard = if auto_unmount { Some(Guard::start(&mountpoint)?) } else { None };
         let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
             .map_err(|e| SessionError(format!("cannot watch for signals: {e}")))?;
         let settings =
             Settings { allow_other, read_ahead, source_name: format!("{SOURCE_PREFIX}{}", source.display()) };
-        let view = View::new(self.source, recognise);
+        let view = View::new(self.source, recognise, Arc::new(TensorCache::new(tensor_cache_size)));
         let serving = fuse::start(view, ChunkCache::new(cache_size), &mountpoint, settings)
             .map_err(|e| mount_error(&mountpoint, allow_other, &e))?;
         if let Some(mount) = find_mount(&mountpoint)? {

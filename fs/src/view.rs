@@ -6,6 +6,8 @@
 //! already, if the name would be too long, or if another container comes first. Of two containers with one name, the one whose own name is the
 //! shorter comes first: `x.bs` before `x.safetensors.bs`.
 //!
+//! In the place of the index of a directory that the Python package prepared, the index that loaders look for appears.
+//!
 //! With [`Recognise::ByContent`], a file of any other name that is a container appears as its original under its own
 //! name. So does the cache of the Hugging Face Hub, whose files are named by hashes, with links leading to them.
 
@@ -15,9 +17,11 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use bigsmall_codec::container::{EXTENSION, shown_name};
-use bigsmall_codec::{Container, Original};
+use bigsmall_codec::container::EXTENSION;
+use bigsmall_codec::upstream::{HUB_INDEX, LOADER_INDEX, ORIGINAL_NAME, TensorCache};
+use bigsmall_codec::{Original, Stored};
 
 use crate::containers::{Containers, Identity, Opened};
 use crate::nodes::Behind;
@@ -51,7 +55,7 @@ impl Entry {
     /// The size that the mount shows, in bytes.
     pub fn len(&self) -> u64 {
         match &self.kind {
-            Kind::Virtual(opened) => opened.container.len(),
+            Kind::Virtual(opened) => opened.original.len(),
             _ => self.metadata.len(),
         }
     }
@@ -100,9 +104,9 @@ pub struct View {
 }
 
 impl View {
-    /// The view of `source`.
-    pub fn new(source: Source, recognise: Recognise) -> View {
-        View { source, recognise, containers: Containers::new() }
+    /// The view of `source`. Tensors that can be decoded only as a whole are kept in `tensors`.
+    pub fn new(source: Source, recognise: Recognise, tensors: Arc<TensorCache>) -> View {
+        View { source, recognise, containers: Containers::new(tensors) }
     }
 
     /// The containers that are shown.
@@ -149,7 +153,7 @@ impl View {
         }
         for container in container_names(name) {
             if let Some(opened) = self.container(dir, &container)?
-                && shown_name(&container, opened.container.original_name()).as_deref() == Some(name)
+                && opened.original.shown_name(&container).as_deref() == Some(name)
             {
                 return Ok(virtual_entry(dir.join(&container), opened));
             }
@@ -200,7 +204,7 @@ impl View {
     /// when it shows `name` itself.
     fn shown_instead(&self, dir: &Path, name: &OsStr) -> io::Result<Option<(OsString, Opened)>> {
         let Some(opened) = self.container(dir, name)? else { return Ok(None) };
-        let Some(shown) = shown_name(name, opened.container.original_name()) else { return Ok(None) };
+        let Some(shown) = opened.original.shown_name(name) else { return Ok(None) };
         if shown.len() > LONGEST_NAME || fs::symlink_metadata(dir.join(&shown)).is_ok() {
             return Ok(None);
         }
@@ -210,7 +214,7 @@ impl View {
                 break;
             }
             if let Some(rival_opened) = self.container(dir, &rival)?
-                && shown_name(&rival, rival_opened.container.original_name()).as_ref() == Some(&shown)
+                && rival_opened.original.shown_name(&rival).as_ref() == Some(&shown)
             {
                 return Ok(None);
             }
@@ -220,12 +224,12 @@ impl View {
 
     /// The file `name` at `path`, if it is a container that is recognised by its content alone.
     fn recognised(&self, path: &Path, name: &OsStr, metadata: &Metadata) -> Option<Opened> {
-        if self.recognise == Recognise::ByName || !metadata.is_file() || has_extension(name) {
+        if self.recognise == Recognise::ByName || !metadata.is_file() || may_be_container(name) {
             return None;
         }
         // So that nothing is said of files that are none and do not claim to be.
         let known = self.containers.known(path, metadata);
-        if !known && !Container::is_container(path).unwrap_or(false) {
+        if !known && !Stored::is_stored(path).unwrap_or(false) {
             return None;
         }
         self.containers.open(path, metadata).ok()
@@ -233,7 +237,7 @@ impl View {
 
     /// The container called `name` in `dir`, if there is one that can be opened.
     fn container(&self, dir: &Path, name: &OsStr) -> io::Result<Option<Opened>> {
-        if !has_extension(name) {
+        if !may_be_container(name) {
             return Ok(None);
         }
         let path = dir.join(name);
@@ -259,16 +263,16 @@ impl View {
 }
 
 /// Whether a name is that of a container.
-fn has_extension(name: &OsStr) -> bool {
-    Path::new(name).extension() == Some(OsStr::new(EXTENSION))
+fn may_be_container(name: &OsStr) -> bool {
+    name == HUB_INDEX || Path::new(name).extension() == Some(OsStr::new(EXTENSION))
 }
 
 /// The name of the only file of a mounted container: as in a directory, or the recorded name if the container's own
 /// does not end in `.bs`.
 fn single_name(container: &Path, opened: &Opened) -> OsString {
-    let recorded = opened.container.original_name();
     let own = container.file_name().unwrap_or_default();
-    shown_name(own, recorded).unwrap_or_else(|| recorded.into())
+    let recorded = || opened.original.stored().map_or(ORIGINAL_NAME, Stored::original_name).into();
+    opened.original.shown_name(own).unwrap_or_else(recorded)
 }
 
 /// The original of a container at `path`.
@@ -298,5 +302,8 @@ fn container_names(shown: &OsStr) -> Vec<OsString> {
         names.push(with_extension(stem));
     }
     names.push(with_extension(shown));
+    if shown == LOADER_INDEX {
+        names.push(HUB_INDEX.into());
+    }
     names
 }

@@ -11,7 +11,7 @@ use bigsmall_codec::container::{self, EXTENSION, Mode, Options, Summary};
 use bigsmall_codec::original::MAX_CHUNK_SIZE;
 use bigsmall_codec::output::{Attributes, NewFile};
 use bigsmall_codec::parity::Share;
-use bigsmall_codec::{Container, Error, PlainFile};
+use bigsmall_codec::{Container, Error, PlainFile, Stored};
 use serde::Serialize;
 
 use super::in_place;
@@ -269,10 +269,16 @@ fn plan_directory(args: &Args, metadata: &Metadata) -> Result<Transfer, Failure>
 
 /// Fails when the file at `path` is a container already.
 pub(super) fn refuse_container(path: &Path) -> Result<(), Failure> {
-    match Container::is_container(path)? {
-        true => Err(Failure::new(format!("{}: is a bigsmall container already", path.display()))),
-        false => Ok(()),
+    if Container::is_container(path)? {
+        return Err(Failure::new(format!("{}: is a bigsmall container already", path.display())));
     }
+    if Stored::is_stored(path)? {
+        return Err(Failure::new(format!(
+            "{}: is a container of the Python package\nbigsmall migrate makes it one of ours",
+            path.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Where the container of the file `source` goes.

@@ -11,10 +11,10 @@ use std::time::Duration;
 use bigsmall_codec::container::{EXTENSION, shown_name};
 use bigsmall_codec::output::{Attributes, NewFile};
 use bigsmall_codec::parity::{self, sidecar_path};
-use bigsmall_codec::{Container, Error, ErrorKind, Original, decompress, decompress_and_hash};
+use bigsmall_codec::{Error, ErrorKind, Original, Stored, decompress_and_hash};
 use serde::Serialize;
 
-use super::{has_container_name, in_container};
+use super::{has_container_name, hub_index, in_container};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::options::{Force, Report, Threads};
@@ -38,6 +38,8 @@ Examples:
       writes the directory Llama-3-8B: the original of each container, and a copy of every other file
   bigsmall decompress --check model.bs
       compares the SHA-256 of what was written as well
+
+The .bs files of the Python package become safetensors files of the same tensors and metadata.
 
 Each chunk is checked before it is decoded. When one is damaged it is repaired with the parity in SRC.ecc, if bigsmall
 protect wrote that; else nothing is written, and bigsmall verify says which tensors are lost.";
@@ -105,10 +107,10 @@ fn plan(args: &Args) -> Result<Plan, Failure> {
     let source = &args.source;
     let metadata = tree::source_metadata(source)?;
     if metadata.is_file() {
-        let container = open(source)?;
-        let target = file_target(source, &container, args.output.as_deref())?;
+        let stored = open(source)?;
+        let target = file_target(source, &stored, args.output.as_deref())?;
         let transfer = Transfer::file(source, &metadata, &target, args.force.existing())?;
-        Ok(Plan { transfer, original_len: container.len(), strangers: Vec::new() })
+        Ok(Plan { transfer, original_len: stored.len(), strangers: Vec::new() })
     } else if metadata.is_dir() {
         plan_directory(args, &metadata)
     } else {
@@ -124,6 +126,9 @@ fn plan_directory(args: &Args, metadata: &Metadata) -> Result<Plan, Failure> {
     };
     let (mut original_len, mut strangers) = (0, Vec::new());
     let transfer = Transfer::directory(source, metadata, &target, args.force.existing(), |Entry { path, .. }| {
+        if let Some(fate) = hub_index::fate(path)? {
+            return Ok(fate);
+        }
         if !has_container_name(path) {
             // The parity of a container is of no use to its original.
             let sidecar = path.extension() == Some(OsStr::new(parity::EXTENSION));
@@ -131,13 +136,13 @@ fn plan_directory(args: &Args, metadata: &Metadata) -> Result<Plan, Failure> {
             let leave = sidecar && has_container_name(&protected) && protected.is_file();
             return Ok(if leave { Fate::Leave } else { Fate::Copy });
         }
-        if !Container::is_container(path)? && !sidecar_path(path).exists() {
+        if !Stored::is_stored(path)? && !sidecar_path(path).exists() {
             strangers.push(path.clone());
             return Ok(Fate::Copy);
         }
-        let container = open(path)?;
-        original_len += container.len();
-        original_name(path, &container).map(Fate::Convert)
+        let stored = open(path)?;
+        original_len += stored.len();
+        original_name(path, &stored).map(Fate::Convert)
     })?;
     if transfer.conversions().next().is_none() {
         return Err(Failure::new(format!(
@@ -148,12 +153,14 @@ fn plan_directory(args: &Args, metadata: &Metadata) -> Result<Plan, Failure> {
     Ok(Plan { transfer, original_len, strangers })
 }
 
-fn open(path: &Path) -> Result<Container, Failure> {
-    Ok(Container::open_protected(path)?)
+fn open(path: &Path) -> Result<Stored, Failure> {
+    let stored = Stored::open_protected(path, &Arc::default())?;
+    stored.check_complete().map_err(|e| e.in_file(path))?;
+    Ok(stored)
 }
 
 /// Where the original of the container `source` goes.
-fn file_target(source: &Path, container: &Container, output: Option<&Path>) -> Result<PathBuf, Failure> {
+fn file_target(source: &Path, container: &Stored, output: Option<&Path>) -> Result<PathBuf, Failure> {
     match output {
         Some(directory) if directory.is_dir() => Ok(directory.join(original_name(source, container)?)),
         Some(file) => Ok(file.to_owned()),
@@ -162,7 +169,7 @@ fn file_target(source: &Path, container: &Container, output: Option<&Path>) -> R
 }
 
 /// The name of the original of the container at `source`.
-fn original_name(source: &Path, container: &Container) -> Result<OsString, Failure> {
+fn original_name(source: &Path, container: &Stored) -> Result<OsString, Failure> {
     let name = source.file_name().and_then(|name| shown_name(name, container.original_name()));
     name.ok_or_else(|| {
         Failure::new(format!(
@@ -191,39 +198,48 @@ fn original_directory_name(name: OsString) -> OsString {
 struct Restored {
     container_len: u64,
     original_len: u64,
-    sha256: [u8; 32],
+    sha256: Option<[u8; 32]>,
 }
 
 /// Writes the original of `item` to `file`, and gives the attributes that the file is to have.
 fn restore(item: &Item, file: &mut NewFile, check: bool, meter: &Meter) -> Result<(Restored, Attributes), Failure> {
     let source = &item.source;
+    let metadata = tree::source_metadata(source)?;
+    if hub_index::is_hub_index(source) {
+        let (container_len, original_len) = (metadata.len(), hub_index::write(source, file)?);
+        return Ok((Restored { container_len, original_len, sha256: None }, Attributes::of(&metadata)));
+    }
     let mended = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&mended);
-    let container = open(source)?.on_mended(move |_| {
+    let stored = open(source)?.on_mended(move |_| {
         count.fetch_add(1, Ordering::Relaxed);
     });
-    let metadata = tree::source_metadata(source)?;
-    if check {
-        let sha256 = decompress_and_hash(&container, file, meter).map_err(|e| explain(e, source))?;
-        if sha256 != *container.sha256() {
-            let error = Error::corrupt("its chunks are sound, but the original does not have the recorded SHA-256");
-            return Err(explain(error, source));
+    match stored.sha256() {
+        Some(recorded) if check => {
+            let sha256 = decompress_and_hash(&stored, file, meter).map_err(|e| explain(e, source))?;
+            if sha256 != *recorded {
+                let error = Error::corrupt("its chunks are sound, but the original does not have the recorded SHA-256");
+                return Err(explain(error, source));
+            }
         }
-    } else {
-        decompress(&container, file, meter).map_err(|e| explain(e, source))?;
+        _ => stored.decompress(file, meter).map_err(|e| explain(e, source))?,
     }
-    let (container_len, original_len) = (container.stored_len(), container.len());
-    let mended = match (container.has_mended_index(), mended.load(Ordering::Relaxed)) {
-        (true, _) => "its index is damaged and was".to_owned(),
-        (_, 0) => String::new(),
-        (_, 1) => "1 damaged chunk was".to_owned(),
-        (_, chunks) => format!("{chunks} damaged chunks were"),
-    };
-    if !mended.is_empty() {
-        let path = ui::printable(&source.display().to_string());
-        eprintln!("bigsmall: {path}: {mended} repaired from its sidecar; bigsmall repair --in-place repairs the file");
+    if let Stored::Container(container) = &stored {
+        let mended = match (container.has_mended_index(), mended.load(Ordering::Relaxed)) {
+            (true, _) => "its index is damaged and was".to_owned(),
+            (_, 0) => String::new(),
+            (_, 1) => "1 damaged chunk was".to_owned(),
+            (_, chunks) => format!("{chunks} damaged chunks were"),
+        };
+        if !mended.is_empty() {
+            let path = ui::printable(&source.display().to_string());
+            eprintln!(
+                "bigsmall: {path}: {mended} repaired from its sidecar; bigsmall repair --in-place repairs the file"
+            );
+        }
     }
-    Ok((Restored { container_len, original_len, sha256: *container.sha256() }, Attributes::of(&metadata)))
+    let (container_len, original_len) = (stored.stored_len(), stored.len());
+    Ok((Restored { container_len, original_len, sha256: stored.sha256().copied() }, Attributes::of(&metadata)))
 }
 
 /// The failure that `error`, met while the container at `source` was decoded, is.
@@ -251,7 +267,7 @@ struct JsonFile {
     original: String,
     container_bytes: u64,
     original_bytes: u64,
-    sha256: String,
+    sha256: Option<String>,
     seconds: f64,
 }
 
@@ -275,7 +291,7 @@ fn show(report: Report, transfer: &Transfer, results: &[Converted<'_, Restored>]
             original: transfer.target_of(result.item).display().to_string(),
             container_bytes: result.outcome.container_len,
             original_bytes: result.outcome.original_len,
-            sha256: ui::hex(&result.outcome.sha256),
+            sha256: result.outcome.sha256.map(|sha256| ui::hex(&sha256)),
             seconds: result.time.as_secs_f64(),
         });
         let Copied { files: copied_files, bytes: copied_bytes } = copied;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use bigsmall_codec::{Container, Original};
+use bigsmall_codec::{Original, Stored, StoredUsage};
 use serde::Serialize;
 
 use super::containers_in;
@@ -22,7 +23,8 @@ Examples:
   bigsmall info --json model.bs
       the same for programs, with exact numbers
 
-It reads a container's index, whose checksums it checks, and not the weights: bigsmall verify does that.";
+It reads a container's index, whose checksums it checks, and not the weights: bigsmall verify does that. The .bs files
+of the Python package are containers too.";
 
 /// Say what is in a container
 #[derive(Debug, clap::Args)]
@@ -48,15 +50,26 @@ struct Json {
 #[derive(Serialize)]
 struct Info {
     file: String,
+    format: Format,
     format_version: String,
-    original_name: String,
-    sha256: String,
-    chunk_size: u32,
+    /// Not recorded by the Python package, as the next ones are not.
+    original_name: Option<String>,
+    sha256: Option<String>,
+    chunk_size: Option<u32>,
     /// Chunks of the original, and how many of them are stored: equal tensors share theirs.
-    chunks: u64,
-    stored_chunks: u64,
+    chunks: Option<u64>,
+    stored_chunks: Option<u64>,
     #[serde(flatten)]
     contents: Total,
+}
+
+/// Who wrote a container.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    Bigsmall,
+    /// The Python package.
+    Python,
 }
 
 /// What containers add up to.
@@ -68,7 +81,7 @@ struct Total {
     dtypes: BTreeMap<String, Dtype>,
     /// Bytes of originals that are of no tensor: headers, gaps, files that are no safetensors.
     other_bytes: u64,
-    codecs: BTreeMap<&'static str, CodecShare>,
+    codecs: BTreeMap<String, CodecShare>,
 }
 
 #[derive(Default, Serialize)]
@@ -79,6 +92,7 @@ struct Dtype {
 
 #[derive(Default, Serialize)]
 struct CodecShare {
+    /// Chunks, or tensors where the Python package wrote them.
     chunks: u64,
     original_bytes: u64,
     stored_bytes: u64,
@@ -96,8 +110,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let paths = if metadata.is_dir() { containers_in(&args.source)? } else { vec![args.source.clone()] };
     let (mut containers, mut errors) = (Vec::new(), Vec::new());
     for path in paths {
-        match Container::open(&path) {
-            Ok(container) => containers.push(info(&path, &container)),
+        match Stored::open(&path, &Arc::default()) {
+            Ok(stored) => containers.push(info(&path, &stored)),
             Err(error) => errors.push(error.to_string()),
         }
     }
@@ -112,35 +126,50 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     if errors.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Failure::with_code(FAILED, errors.join("\n"))) }
 }
 
-fn info(path: &Path, container: &Container) -> Info {
+fn info(path: &Path, stored: &Stored) -> Info {
     let mut contents = Total {
-        original_bytes: container.len(),
-        container_bytes: container.stored_len(),
-        tensors: container.tensors().len() as u64,
-        other_bytes: container.len(),
+        original_bytes: stored.len(),
+        container_bytes: stored.stored_len(),
+        other_bytes: stored.len(),
         ..Total::default()
     };
-    for tensor in container.tensors() {
+    for tensor in stored.tensors() {
         let bytes = tensor.range.end - tensor.range.start;
-        let dtype = contents.dtypes.entry(tensor.dtype.clone()).or_default();
+        contents.tensors += 1;
+        let dtype = contents.dtypes.entry(tensor.dtype.to_owned()).or_default();
         dtype.tensors += 1;
         dtype.bytes += bytes;
         contents.other_bytes -= bytes;
     }
-    for usage in container.codec_usage() {
-        let share =
-            CodecShare { chunks: usage.chunks, original_bytes: usage.original_len, stored_bytes: usage.stored_len };
-        contents.codecs.insert(usage.codec.name(), share);
+    for StoredUsage { codec, pieces, original_len, stored_len } in stored.codec_usage() {
+        contents
+            .codecs
+            .insert(codec, CodecShare { chunks: pieces, original_bytes: original_len, stored_bytes: stored_len });
     }
-    Info {
-        file: path.display().to_string(),
-        format_version: container.version().to_string(),
-        original_name: container.original_name().to_owned(),
-        sha256: ui::hex(container.sha256()),
-        chunk_size: container.chunk_size(),
-        chunks: container.grid().chunks(),
-        stored_chunks: container.stored_chunks(),
-        contents,
+    let file = path.display().to_string();
+    match stored {
+        Stored::Container(container) => Info {
+            file,
+            format: Format::Bigsmall,
+            format_version: container.version().to_string(),
+            original_name: Some(container.original_name().to_owned()),
+            sha256: Some(ui::hex(container.sha256())),
+            chunk_size: Some(container.chunk_size()),
+            chunks: Some(container.grid().chunks()),
+            stored_chunks: Some(container.stored_chunks()),
+            contents,
+        },
+        Stored::Upstream(upstream) => Info {
+            file,
+            format: Format::Python,
+            format_version: upstream.version().to_string(),
+            original_name: None,
+            sha256: None,
+            chunk_size: None,
+            chunks: None,
+            stored_chunks: None,
+            contents,
+        },
     }
 }
 
@@ -157,7 +186,7 @@ fn total(containers: &[Info]) -> Total {
             sum.bytes += dtype.bytes;
         }
         for (name, share) in &contents.codecs {
-            let sum = total.codecs.entry(name).or_default();
+            let sum = total.codecs.entry(name.clone()).or_default();
             sum.chunks += share.chunks;
             sum.original_bytes += share.original_bytes;
             sum.stored_bytes += share.stored_bytes;
@@ -190,19 +219,36 @@ fn describe(containers: &[Info], total: &Total, directory: bool) -> String {
 
 fn describe_container(info: &Info) -> String {
     let Total { original_bytes, container_bytes, tensors, .. } = info.contents;
-    let shared = match info.chunks - info.stored_chunks {
-        0 => String::new(),
-        shared => format!(", {shared} of them stored once for several tensors"),
-    };
-    let lines = [
-        ("original", format!("{}, {} ({original_bytes} bytes)", info.original_name, show_size(original_bytes))),
+    let size = format!("{} ({original_bytes} bytes)", show_size(original_bytes));
+    let mut lines = vec![
+        (
+            "original",
+            match &info.original_name {
+                Some(name) => format!("{name}, {size}"),
+                None => size,
+            },
+        ),
         ("container", format!("{} ({container_bytes} bytes)", show_size(container_bytes))),
         ("ratio", ratio(container_bytes, original_bytes)),
-        ("format", info.format_version.clone()),
-        ("chunks", format!("{} of {} bytes or less{shared}", info.chunks, info.chunk_size)),
-        ("tensors", tensors.to_string()),
-        ("SHA-256", info.sha256.clone()),
+        (
+            "format",
+            match info.format {
+                Format::Bigsmall => info.format_version.clone(),
+                Format::Python => {
+                    format!("{} of the Python package; bigsmall migrate makes it ours", info.format_version)
+                }
+            },
+        ),
     ];
+    if let (Some(chunks), Some(stored_chunks), Some(chunk_size)) = (info.chunks, info.stored_chunks, info.chunk_size) {
+        let shared = match chunks - stored_chunks {
+            0 => String::new(),
+            shared => format!(", {shared} of them stored once for several tensors"),
+        };
+        lines.push(("chunks", format!("{chunks} of {chunk_size} bytes or less{shared}")));
+    }
+    lines.push(("tensors", tensors.to_string()));
+    lines.extend(info.sha256.clone().map(|sha256| ("SHA-256", sha256)));
     let mut text = format!("{}\n", info.file);
     for (name, value) in lines {
         text += &format!("  {name:<9}  {value}\n");
@@ -220,9 +266,9 @@ fn describe_contents(contents: &Total) -> String {
     let other = contents.other_bytes;
     dtypes.row(["(no tensor)".to_owned(), "-".to_owned(), show_size(other), share(other)]);
     let mut codecs = Table::new(&["codec", "chunks", "original", "compressed", "ratio"]);
-    for (&name, share) in &contents.codecs {
+    for (name, share) in &contents.codecs {
         codecs.row([
-            name.to_owned(),
+            name.clone(),
             share.chunks.to_string(),
             show_size(share.original_bytes),
             show_size(share.stored_bytes),

@@ -2,8 +2,10 @@
 
 pub mod compress;
 pub mod decompress;
+mod hub_index;
 mod in_place;
 pub mod info;
+pub mod migrate;
 pub mod mount;
 pub mod mount_helper;
 pub mod mounts;

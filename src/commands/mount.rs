@@ -47,6 +47,12 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
     cache_size: u64,
 
+    /// Memory for decoded tensors of the Python package's files, or one tensor if that is larger
+    ///
+    /// Such a file has no chunks: whatever is read of a tensor, all of it is decoded, and kept until all of it was read.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
+    tensor_cache_size: u64,
+
     /// What the kernel reads ahead of a program that reads in sequence; more than 128 KiB takes effect only for root
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_read_ahead)]
     read_ahead: u32,
@@ -100,6 +106,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         source: args.source.clone(),
         mountpoint: args.mountpoint.clone(),
         cache_size: args.cache_size,
+        tensor_cache_size: args.tensor_cache_size,
         read_ahead: args.read_ahead,
         allow_other: args.allow_other,
         recognise: if args.hf_cache { Recognise::ByContent } else { Recognise::ByName },

@@ -82,7 +82,16 @@ pub fn arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Option
 /// The option of `bigsmall mount` that one of `-o` means: `cache_size=1G` is `--cache-size=1G`.
 fn long_option(option: &str) -> Option<String> {
     let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
-    let known = ["cache_size", "read_ahead", "log", "log_level", "allow_other", "hf_cache", "auto_unmount"];
+    let known = [
+        "cache_size",
+        "tensor_cache_size",
+        "read_ahead",
+        "log",
+        "log_level",
+        "allow_other",
+        "hf_cache",
+        "auto_unmount",
+    ];
     // A value that is missing or too much is refused where options are understood, with a message that says so.
     let long = known.contains(&name).then(|| format!("--{}", name.replace('_', "-")))?;
     Some(value.map_or_else(|| long.clone(), |value| format!("{long}={value}")))

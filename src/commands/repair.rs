@@ -221,7 +221,8 @@ fn fault(store: Box<dyn Original>, meter: &Meter) -> Result<Option<Fault>, Failu
         return Ok(None);
     }
     let lost = report.damage.iter().filter_map(|damage| damage.tensor).collect();
-    Ok(Some(Fault::Parts(report.damage.into_iter().map(|damage| finding(&container, damage)).collect(), lost)))
+    let names: Vec<&str> = container.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
+    Ok(Some(Fault::Parts(report.damage.into_iter().map(|damage| finding(&names, damage)).collect(), lost)))
 }
 
 /// The sidecar, if there is one that can be used, and what it says.

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use bigsmall_codec::parity;
-use bigsmall_codec::verify::{Cause, Damage, Sample, compare_with, sample, verify};
-use bigsmall_codec::{Container, ErrorKind, Original, PlainFile};
+use bigsmall_codec::verify::{Cause, Damage, Sample};
+use bigsmall_codec::{ErrorKind, Original, PlainFile, Stored};
 use serde::Serialize;
 
 use super::{containers_in, has_container_name};
@@ -36,6 +37,8 @@ Examples:
       compares every byte with the original as well
   bigsmall verify --json model.bs
       the same for programs: status sound, damaged or unchecked, and each finding
+
+A .bs file of the Python package has MD5s of its tensors to be compared with and no checksums besides.
 
 Exit codes: 0 everything is sound, 1 something is damaged, 2 nothing is known to be damaged but something could not be
 checked.";
@@ -189,7 +192,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     }
     interrupt::watch()?;
     // Not kept open: there may be more of them than a process may open.
-    let lens = paths.iter().filter_map(|path| Some(Container::open(path).ok()?.len()));
+    let lens = paths.iter().filter_map(|path| Some(open(path).ok()?.len()));
     let total: u64 = match depth {
         Depth::Fast => 0,
         Depth::Sample(fraction) => (lens.sum::<u64>() as f64 * fraction) as u64,
@@ -212,7 +215,12 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 fn check(path: &Path, depth: Depth<'_>, meter: &Meter) -> Result<Checked, Failure> {
     let file = path.display().to_string();
     meter.set_file(&file);
-    let sidecar = check_sidecar(path, depth, meter)?;
+    let opened = open(path);
+    // What the Python package calls so is something else.
+    let sidecar = match &opened {
+        Ok(Stored::Upstream(_)) => None,
+        _ => check_sidecar(path, depth, meter)?,
+    };
     let mut checked = Checked {
         file,
         status: Status::Sound,
@@ -224,8 +232,8 @@ fn check(path: &Path, depth: Depth<'_>, meter: &Meter) -> Result<Checked, Failur
         sidecar,
         sample: None,
     };
-    let container = match Container::open(path) {
-        Ok(container) => container,
+    let stored = match opened {
+        Ok(stored) => stored,
         Err(error) => {
             checked.status = match error.kind() {
                 ErrorKind::Corrupt => Status::Damaged,
@@ -237,20 +245,26 @@ fn check(path: &Path, depth: Depth<'_>, meter: &Meter) -> Result<Checked, Failur
             return Ok(checked);
         }
     };
-    checked.original_bytes = Some(container.len());
-    checked.chunks = Some(container.grid().chunks());
-    checked.tensors = Some(container.tensors().len() as u64);
+    let names: Vec<&str> = stored.tensors().into_iter().map(|tensor| tensor.name).collect();
+    checked.original_bytes = Some(stored.len());
+    checked.chunks = Some(stored.grid().chunks());
+    checked.tensors = Some(names.len() as u64);
+    if let Err(error) = stored.check_complete() {
+        checked.status = Status::Unchecked;
+        checked.error = Some(error.in_file(path).to_string());
+        return Ok(checked);
+    }
     let mut damage = match depth {
         Depth::Fast => Vec::new(),
         Depth::Sample(fraction) => {
-            let sample = sample(&container, fraction, seed(), meter)?;
+            let sample = stored.sample(fraction, seed(), meter)?;
             checked.sample = Some(sampled(&sample));
             sample.report.damage
         }
-        Depth::Full | Depth::Source(_) => verify(&container, meter)?.damage,
+        Depth::Full | Depth::Source(_) => stored.verify(meter)?.damage,
     };
     if let Depth::Source(source) = depth {
-        let differences = compare_with(&container, &PlainFile::open(source)?, meter)?.damage;
+        let differences = stored.compare_with(&PlainFile::open(source)?, meter)?.damage;
         // What cannot be decoded has been found already.
         damage.extend(differences.into_iter().filter(|damage| damage.cause == Cause::Difference));
     }
@@ -262,8 +276,12 @@ fn check(path: &Path, depth: Depth<'_>, meter: &Meter) -> Result<Checked, Failur
     } else {
         Status::Unchecked
     };
-    checked.damage = damage.into_iter().map(|damage| finding(&container, damage)).collect();
+    checked.damage = damage.into_iter().map(|damage| finding(&names, damage)).collect();
     Ok(checked)
+}
+
+fn open(path: &Path) -> bigsmall_codec::Result<Stored> {
+    Stored::open(path, &Arc::default())
 }
 
 /// Checks the sidecar of the container at `path`, if it has one.
@@ -345,15 +363,15 @@ fn sampled(sample: &Sample) -> Sampled {
     Sampled { chunks: sample.chunks, missed: missed.collect() }
 }
 
-/// What is wrong with `container`, with names.
-pub fn finding(container: &Container, damage: Damage) -> Finding {
+/// What is wrong, with names; `tensors` are those of all tensors.
+pub fn finding(tensors: &[&str], damage: Damage) -> Finding {
     let cause = match damage.cause {
         Cause::Chunk => "chunk",
         Cause::TensorHash => "tensor_md5",
         Cause::OriginalHash => ORIGINAL_HASH,
         Cause::Difference => "difference",
     };
-    let tensor = damage.tensor.map(|number| container.tensors()[number].name.clone());
+    let tensor = damage.tensor.map(|number| tensors[number].to_owned());
     Finding { cause, tensor, start: damage.range.start, end: damage.range.end, message: damage.message }
 }
 

@@ -9,4 +9,5 @@ mod in_place;
 mod inspection;
 mod interruption;
 mod support;
+mod upstream;
 mod words;

@@ -9,11 +9,18 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use md5::{Digest, Md5};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// Real weights of each kind of float; see `tests/data/README.md`.
 pub const REAL_WEIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/minilm-slice.safetensors");
+
+/// Files of the Python package and what is in them; see `LICENCE.md` there.
+pub const UPSTREAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/codec/tests/upstream");
+
+/// A container of each version of the format.
+pub const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/codec/tests/golden");
 
 /// The program under test.
 pub const BIGSMALL: &str = env!("CARGO_BIN_EXE_bigsmall");
@@ -199,6 +206,46 @@ pub fn tree(root: &Path) -> Vec<Node> {
     }
     found.sort();
     found
+}
+
+/// The fixtures of the Python package that stand for themselves: all but the difference from another model.
+pub fn upstream_fixtures() -> Vec<String> {
+    let mut names = names_in(Path::new(UPSTREAM));
+    names.retain(|name| name != "LICENCE.md" && name != "delta");
+    assert!(names.len() >= 26, "fixtures are missing: {names:?}");
+    names
+}
+
+/// Copies a fixture of the Python package to a directory `to` in the scratch directory, as far as it would be published.
+pub fn copy_upstream(scratch: &Scratch, fixture: &str, to: &str) {
+    let published = |name: &String| name.ends_with(".bs") || name.ends_with(".json") && name != "manifest.json";
+    let from = Path::new(UPSTREAM).join(fixture);
+    for name in names_in(&from).into_iter().filter(published) {
+        scratch.write(Path::new(to).join(&name), fs::read(from.join(&name)).unwrap());
+    }
+}
+
+/// Compares a safetensors file, or several that belong together, with what a fixture is known to hold. Gives the number of
+/// tensors.
+#[track_caller]
+pub fn assert_upstream(fixture: &str, files: &[Vec<u8>]) -> usize {
+    let manifest = fs::read(Path::new(UPSTREAM).join(fixture).join("manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let files: Vec<_> = files.iter().map(|file| safetensors::SafeTensors::deserialize(file).unwrap()).collect();
+    let expected = manifest["tensors"].as_array().unwrap();
+    for entry in expected {
+        let name = entry["name"].as_str().unwrap();
+        let tensor = files.iter().find_map(|file| file.tensor(name).ok());
+        let tensor = tensor.unwrap_or_else(|| panic!("{fixture}: there is no tensor {name}"));
+        let shape: Vec<Value> = tensor.shape().iter().map(|&dim| dim.into()).collect();
+        assert_eq!(Value::from(shape), entry["shape"], "{fixture}: {name}");
+        assert_eq!(format!("{:?}", tensor.dtype()), entry["dtype"].as_str().unwrap(), "{fixture}: {name}");
+        let md5: String = Md5::digest(tensor.data()).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(md5, entry["md5"].as_str().unwrap(), "{fixture}: {name}");
+    }
+    let tensors = files.iter().map(|file| file.len()).sum();
+    assert_eq!(tensors, expected.len(), "{fixture}: no more and no fewer");
+    tensors
 }
 
 /// Whether this runs as root, whom permissions do not stop.

@@ -13,3 +13,4 @@ mod mounted;
 mod names;
 mod promises;
 mod random;
+mod upstream;
