@@ -102,8 +102,8 @@ venv_stamp() {
     grep -v '^#' "$ROOT/scripts/requirements.txt"
 }
 
-# Makes the Python environment, or finds it made. The stamp is written last: what was interrupted has none and is made
-# again from the start, since a half-written package cannot be told from a whole one.
+# Makes the Python environment, or finds it made, or adds what it lacks. The stamp is written last: what was interrupted
+# has none and is made again from the start, since a half-written package cannot be told from a whole one.
 ensure_venv() {
     need_python
     need flock util-linux
@@ -113,11 +113,15 @@ ensure_venv() {
     exec 9>"$CACHE/venv.lock"
     flock 9
     if [ "$(cat "$VENV/.complete" 2>/dev/null)" != "$wanted" ] || ! "$PYTHON" -c '' 2>/dev/null; then
-        step "installing torch, transformers, safetensors and numpy in $VENV (once, some minutes)"
-        make_venv
+        step "installing torch, transformers and other loaders in $VENV (once, some minutes)"
+        if [ "$(head -n 1 "$VENV/.complete" 2>/dev/null)" = "$(head -n 1 <<<"$wanted")" ] && "$PYTHON" -c '' 2>/dev/null; then
+            rm "$VENV/.complete"
+        else
+            make_venv
+        fi
         quietly "$PYTHON" -m pip install --quiet -r "$ROOT/scripts/requirements.txt" ||
             die "pip could not install the packages of scripts/requirements.txt. Run me again once that is mended"
-        "$PYTHON" -c 'import numpy, safetensors.torch, torch, transformers' || die "the packages in $VENV do not work"
+        "$PYTHON" -c 'import accelerate, diffusers, numpy, safetensors.torch, torch, transformers' || die "the packages in $VENV do not work"
         printf '%s\n' "$wanted" >"$VENV/.complete"
     fi
     exec 9>&-

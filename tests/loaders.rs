@@ -55,6 +55,11 @@ macro_rules! tests_of {
             }
 
             #[test]
+            fn weights_left_on_disk() {
+                shows_the_same($model, |plain, shown| python("offload", plain, shown));
+            }
+
+            #[test]
             fn many_processes_at_once() {
                 shows_the_same($model, |plain, shown| python("many_processes", plain, shown));
             }
@@ -84,13 +89,27 @@ fn every_comparison_notices_one_flipped_bit() {
     run(Command::new("cp").arg("-r").arg(&plain).arg(&altered)).expect_success();
     flip_a_bit_of_a_weight(&altered.join("model.safetensors"));
 
-    for script in ["load_file", "slices", "memory_map", "embeddings", "many_processes"] {
+    for script in ["load_file", "slices", "memory_map", "embeddings", "offload", "many_processes"] {
         assert_eq!(python(script, &plain, &altered), Verdict::Different, "{script}.py on an altered copy");
     }
     for tool in TOOLS {
         assert_eq!(shell_tool(tool, &plain, &altered), Verdict::Different, "{tool} on an altered copy");
     }
     assert_eq!(rust_reader(&plain, &altered), Verdict::Different, "the Rust reader on an altered copy");
+}
+
+#[test]
+fn a_pipeline_of_diffusers() {
+    let scratch = TempDir::new().expect("a temporary folder");
+    let plain = scratch.path().join("pipeline");
+    let mut make = Command::new(venv_python());
+    run(make.arg(scripts().join("diffusion.py")).arg("make").arg(&plain).env("PYTHONDONTWRITEBYTECODE", "1"))
+        .expect_success();
+    shows_the_same_as(&plain, |plain, shown| python("diffusion", plain, shown));
+    let altered = scratch.path().join("altered");
+    run(Command::new("cp").arg("-r").arg(&plain).arg(&altered)).expect_success();
+    flip_a_bit_of(&altered.join("unet/diffusion_pytorch_model.safetensors"), "conv_in.weight");
+    assert_eq!(python("diffusion", &plain, &altered), Verdict::Different, "an altered copy");
 }
 
 #[test]
@@ -141,11 +160,15 @@ enum Verdict {
 
 /// Mounts `model` and compares the mount with the plain directory.
 fn shows_the_same(name: &str, compare: impl FnOnce(&Path, &Path) -> Verdict) {
-    let plain = model(name);
-    let shown = Shown::mount(&plain);
-    let verdict = compare(&plain, shown.path());
+    shows_the_same_as(&model(name), compare);
+}
+
+/// The same for the model directory `plain`.
+fn shows_the_same_as(plain: &Path, compare: impl FnOnce(&Path, &Path) -> Verdict) {
+    let shown = Shown::mount(plain);
+    let verdict = compare(plain, shown.path());
     shown.unmount();
-    assert_eq!(verdict, Verdict::Same, "{name} through the mount");
+    assert_eq!(verdict, Verdict::Same, "{} through the mount", plain.display());
 }
 
 /// Runs `tests/loaders/SCRIPT.py PLAIN SHOWN`.
@@ -196,13 +219,21 @@ fn map(path: &Path) -> Mmap {
     unsafe { Mmap::map(&file) }.unwrap_or_else(|e| panic!("{} cannot be mapped: {e}", path.display()))
 }
 
-/// The names of the weight files of a model directory, at least one.
+/// The weight files in a model directory and below it, at least one.
 fn weight_files(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.expect("a directory entry").file_name().into_string().expect("a name in UTF-8"))
-        .filter(|name| name.ends_with(".safetensors"))
-        .collect();
+    let mut names = Vec::new();
+    let mut directories = vec![directory.to_owned()];
+    while let Some(inner) = directories.pop() {
+        for entry in fs::read_dir(&inner).unwrap_or_else(|e| panic!("{}: {e}", inner.display())) {
+            let path = entry.expect("a directory entry").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "safetensors") {
+                let name = path.strip_prefix(directory).expect("it is below it");
+                names.push(name.to_str().expect("a name in UTF-8").to_owned());
+            }
+        }
+    }
     names.sort();
     assert!(!names.is_empty(), "{} holds no weights", directory.display());
     names
@@ -210,10 +241,15 @@ fn weight_files(directory: &Path) -> Vec<String> {
 
 /// Flips the lowest exponent bit of a weight that every embedding depends on.
 fn flip_a_bit_of_a_weight(path: &Path) {
+    flip_a_bit_of(path, "embeddings.LayerNorm.weight");
+}
+
+/// Flips a bit of the first weight of a tensor.
+fn flip_a_bit_of(path: &Path, name: &str) {
     let offset = {
         let bytes = map(path);
         let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file");
-        let weight = tensors.tensor("embeddings.LayerNorm.weight").expect("the tensor to alter");
+        let weight = tensors.tensor(name).expect("the tensor to alter");
         weight.data().as_ptr() as usize - bytes.as_ptr() as usize
     };
     let file = OpenOptions::new().read(true).write(true).open(path).expect("a writable copy");
