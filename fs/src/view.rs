@@ -22,12 +22,16 @@ use std::sync::Arc;
 use bigsmall_codec::container::EXTENSION;
 use bigsmall_codec::upstream::{HUB_INDEX, LOADER_INDEX, ORIGINAL_NAME, TensorCache};
 use bigsmall_codec::{Original, Stored};
+use rayon::prelude::*;
 
 use crate::containers::{Containers, Identity, Opened};
 use crate::nodes::Behind;
 
 /// The bytes that programs expect the name of a file to have at most.
 const LONGEST_NAME: usize = 255;
+
+/// Entries of a directory that one thread lists faster than others wake up.
+const LISTED_ALONE: usize = 32;
 
 /// What stands behind a name.
 #[derive(Clone)]
@@ -171,33 +175,37 @@ impl View {
             return Ok(vec![virtual_name(single_name(container, &opened), &opened)]);
         }
         let device = fs::metadata(dir)?.dev();
-        let mut shown = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Ok(file_type) = entry.file_type() else { continue };
-            match self.shown_instead(dir, &name) {
-                // A link to a container shows the file, not the link.
-                Ok(Some((instead, opened))) => shown.push(virtual_name(instead, &opened)),
-                Ok(None) => {
-                    // Of most files all is known without asking for each.
-                    let behind = if file_type.is_symlink() || self.recognise == Recognise::ByContent {
-                        let Ok(metadata) = entry.metadata() else { continue };
-                        let recognised = self.recognised(&entry.path(), &name, &metadata);
-                        let version = |opened: Opened| Behind::Version(Identity::of(&opened.metadata));
-                        recognised.map_or_else(|| Behind::plain(&metadata), version)
-                    } else if file_type.is_file() {
-                        Behind::Plain(device, entry.ino())
-                    } else {
-                        Behind::Place
-                    };
-                    shown.push(Shown { name, file_type, behind });
-                }
-                Err(_) => {}
-            }
-        }
+        let entries = fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
+        let shown_of = |entry| self.shown(dir, device, entry);
+        let mut shown: Vec<Shown> = if entries.len() < LISTED_ALONE {
+            entries.iter().filter_map(shown_of).collect()
+        } else {
+            // Containers are opened to be listed, and each waits for the disk.
+            entries.par_iter().filter_map(shown_of).collect()
+        };
         shown.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(shown)
+    }
+
+    /// What the mount shows of an entry of the source's directory `dir`, which is on `device`; `None` if the entry vanished.
+    fn shown(&self, dir: &Path, device: u64, entry: &fs::DirEntry) -> Option<Shown> {
+        let (name, file_type) = (entry.file_name(), entry.file_type().ok()?);
+        if let Some((instead, opened)) = self.shown_instead(dir, &name).ok()? {
+            // A link to a container shows the file, not the link.
+            return Some(virtual_name(instead, &opened));
+        }
+        // Of most files all is known without asking for each.
+        let behind = if file_type.is_symlink() || self.recognise == Recognise::ByContent {
+            let metadata = entry.metadata().ok()?;
+            let recognised = self.recognised(&entry.path(), &name, &metadata);
+            let version = |opened: Opened| Behind::Version(Identity::of(&opened.metadata));
+            recognised.map_or_else(|| Behind::plain(&metadata), version)
+        } else if file_type.is_file() {
+            Behind::Plain(device, entry.ino())
+        } else {
+            Behind::Place
+        };
+        Some(Shown { name, file_type, behind })
     }
 
     /// The original of the container `name`, and the name under which the mount shows it instead of the container; `None`
