@@ -95,7 +95,11 @@ fn mutate(parts: &mut Parts, random: &mut Random) {
             let key = *random.of(&["codec", "dtype", "shape", "offset", "compressed_bytes", "extra", "name"]);
             let tensors = parts.tensors();
             let (from, to) = (random.below(tensors.len()), random.below(tensors.len()));
-            tensors[to][key] = tensors[from][key].clone();
+            let value = tensors[from].get(key).cloned().unwrap_or_default();
+            // One that was changed may be no object any more.
+            if let Some(tensor) = tensors[to].as_object_mut() {
+                tensor.insert(key.to_owned(), value);
+            }
         }
         3 => {
             let codecs = [
@@ -123,7 +127,9 @@ fn mutate(parts: &mut Parts, random: &mut Random) {
             let codec = *random.of(&codecs);
             let tensors = parts.tensors();
             let number = random.below(tensors.len());
-            tensors[number]["codec"] = codec.into();
+            if let Some(tensor) = tensors[number].as_object_mut() {
+                tensor.insert("codec".to_owned(), codec.into());
+            }
         }
         4 => parts.data.truncate(random.below(data_len + 1)),
         // Somewhere, or where a tensor begins: tables and lengths are there.
