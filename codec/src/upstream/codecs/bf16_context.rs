@@ -34,7 +34,7 @@ fn contexts(mut reader: Reader<'_>, elements: usize) -> Result<Vec<u8>> {
     let mut words = zeros(elements * 2)?;
     let (se, _) = words.as_chunks_mut::<2>();
     let (counts, code) = section(&mut reader, BF16.se_alphabet)?;
-    decode_stream(RangeStream::new(code)?, &RangeStream::table(&counts, columns, 0)?, &mut se[..columns])?;
+    decode_stream(RangeStream::new(code)?, &*RangeStream::table(&counts, columns, 0)?, &mut se[..columns])?;
 
     let number = usize::from(reader.u16()?);
     let mut contexts: [Option<Context<'_>>; EXPONENTS] = [const { None }; EXPONENTS];
@@ -71,7 +71,7 @@ fn contexts(mut reader: Reader<'_>, elements: usize) -> Result<Vec<u8>> {
         let (counts, code) = section(&mut reader, BF16.mantissa_alphabet())?;
         let len = u32::try_from(counts.total()).map_err(|_| Error::corrupt("more mantissas than elements"))?;
         let (_, bucket) = mantissas.add(exponent, len)?;
-        decode_stream(RangeStream::new(code)?, &Model::new(&counts)?, bucket)?;
+        decode_stream(RangeStream::new(code)?, &*Model::new(&counts)?, bucket)?;
     }
     reader.finish()?;
     mantissas.check_all_there()?;
@@ -82,7 +82,7 @@ fn contexts(mut reader: Reader<'_>, elements: usize) -> Result<Vec<u8>> {
 /// The elements that have one exponent above them.
 struct Context<'a> {
     stream: RangeStream<'a>,
-    model: Model,
+    model: Box<Model>,
     /// How many are still to come.
     left: u64,
 }

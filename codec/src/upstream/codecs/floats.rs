@@ -43,7 +43,7 @@ pub(super) fn fp32(stored: &[u8], elements: usize) -> Result<Vec<u8>> {
 /// A table with the widths of its number of symbols and of symbols, and the stream that it is for.
 fn stream<T: Slot>(reader: &mut Reader<'_>, alphabet: usize, count: Width, symbol: Width, out: &mut [T]) -> Result<()> {
     let counts = Counts::read(reader, alphabet, count, symbol)?;
-    decode(RangeStream::new(sized(reader)?)?, &RangeStream::table(&counts, out.len(), 0)?, out)
+    decode(RangeStream::new(sized(reader)?)?, &*RangeStream::table(&counts, out.len(), 0)?, out)
 }
 
 /// `bf16_native_f32`: the upper and lower halves of the words apart, each in its way.
@@ -105,7 +105,7 @@ pub(super) fn fp4(stored: &[u8], bytes: usize) -> Result<Vec<u8>> {
     let counts = symbols.iter().map(|_| reader.u32()).collect::<Result<Vec<u32>>>()?;
     let counts = Counts::new(16, &symbols, counts.into_iter().map(u64::from))?;
     let mut values = zeros::<u8>(elements)?;
-    decode(RangeStream::new(sized(&mut reader)?)?, &RangeStream::table(&counts, elements, 0)?, &mut values)?;
+    decode(RangeStream::new(sized(&mut reader)?)?, &*RangeStream::table(&counts, elements, 0)?, &mut values)?;
     reader.finish()?;
     if !packed {
         return Ok(values);

@@ -30,7 +30,7 @@ impl AnsStream<'_> {
 impl<'a> Stream<'a> for AnsStream<'a> {
     type Table = Model;
 
-    fn table(counts: &Counts, symbols: usize, _: u32) -> Result<Model> {
+    fn table(counts: &Counts, symbols: usize, _: u32) -> Result<Box<Model>> {
         counts.check_total(symbols)?;
         Model::new(counts)
     }

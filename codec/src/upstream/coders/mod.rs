@@ -31,7 +31,7 @@ pub(super) trait Stream<'a>: Clone {
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when the counts are not those of so many symbols.
-    fn table(counts: &Counts, symbols: usize, log2_total: u32) -> Result<Self::Table>;
+    fn table(counts: &Counts, symbols: usize, log2_total: u32) -> Result<Box<Self::Table>>;
 
     /// Begins to decode `code`.
     ///
@@ -78,12 +78,15 @@ impl Slot for [u8; 2] {
 }
 
 /// Decodes all of a stream into `out`.
+// A function of its own, since registers decide how fast it is.
+#[inline(never)]
 pub(super) fn decode<'a, S: Stream<'a>, T: Slot>(mut stream: S, table: &S::Table, out: &mut [T]) -> Result<()> {
     out.iter_mut().for_each(|slot| *slot = T::of(stream.next(table)));
     stream.finish()
 }
 
 /// Decodes as many symbols of two streams as the slots that come with each, which are equally many.
+#[inline(never)]
 pub(super) fn decode_both<'a, S: Stream<'a>, A: Slot, B: Slot>(
     (one, one_table, one_out): (&mut S, &S::Table, &mut [A]),
     (other, other_table, other_out): (&mut S, &S::Table, &mut [B]),

@@ -33,13 +33,19 @@ impl Packed {
         let mask = (1 << PRECISION) - 1;
         Slice { symbol: (self.0 >> 48) as u16, start: (self.0 & mask) as u32, weight: (self.0 >> 24 & mask) as u32 }
     }
+
+    #[inline(always)]
+    fn holds(self, number: u32) -> bool {
+        number - self.slice().start < self.slice().weight
+    }
 }
 
 /// The model of a stream: how the numbers from 0 to 2^24 - 1 are dealt to the symbols.
 pub(in crate::upstream) struct Model {
     slices: Vec<Packed>,
-    /// For each value of a number's top bits the slice of the smallest such number.
-    guesses: Box<[Packed; 1 << GUESS_BITS]>,
+    /// For each value of a number's top bits the slice of the smallest such number. Not behind a pointer of its own, which
+    /// would be loaded for each symbol.
+    guesses: [Packed; 1 << GUESS_BITS],
 }
 
 impl Model {
@@ -47,39 +53,37 @@ impl Model {
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when none can be made.
-    pub(in crate::upstream) fn new(counts: &Counts) -> Result<Model> {
-        let mut guesses = Box::new([Packed(0); 1 << GUESS_BITS]);
+    pub(in crate::upstream) fn new(counts: &Counts) -> Result<Box<Model>> {
+        let mut model =
+            Box::new(Model { slices: Vec::with_capacity(counts.counts.len()), guesses: [Packed(0); 1 << GUESS_BITS] });
         let mut start = 0;
-        let mut slices = Vec::with_capacity(counts.counts.len());
         for (symbol, weight) in weights(&counts.counts)?.into_iter().enumerate() {
             let slice = Packed::new(Slice { symbol: symbol as u16, start, weight });
             let first_guess = |number: u32| number.div_ceil(1 << (PRECISION - GUESS_BITS)) as usize;
-            guesses[first_guess(start)..first_guess(start + weight)].fill(slice);
-            slices.push(slice);
+            model.guesses[first_guess(start)..first_guess(start + weight)].fill(slice);
+            model.slices.push(slice);
             start += weight;
         }
-        Ok(Model { slices, guesses })
+        Ok(model)
     }
 
     /// The slice that `number`, which is below 2^24, lies in.
     #[inline(always)]
     pub(super) fn find(&self, number: u32) -> Slice {
-        let slice = self.guesses[(number >> (PRECISION - GUESS_BITS)) as usize].slice();
-        if number - slice.start < slice.weight { slice } else { self.search(number, slice.symbol) }
+        let guess = self.guesses[(number >> (PRECISION - GUESS_BITS)) as usize];
+        if guess.holds(number) { guess.slice() } else { self.search(number, guess).slice() }
     }
 
-    /// As [`find`](Model::find), knowing that it is a symbol above `above`.
+    /// As [`find`](Model::find), knowing that it is a slice above `below`.
     #[cold]
     #[inline(never)]
-    fn search(&self, number: u32, above: u16) -> Slice {
-        let later = &self.slices[usize::from(above) + 1..];
+    fn search(&self, number: u32, below: Packed) -> Packed {
+        let later = &self.slices[usize::from(below.slice().symbol) + 1..];
         // Most often it is the very next one.
-        let next = later[0].slice();
-        if number - next.start < next.weight {
-            return next;
+        if later[0].holds(number) {
+            return later[0];
         }
-        let beyond = later.partition_point(|slice| slice.slice().start <= number);
-        later[beyond - 1].slice()
+        later[later.partition_point(|slice| slice.slice().start <= number) - 1]
     }
 }
 

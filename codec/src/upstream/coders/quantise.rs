@@ -47,36 +47,93 @@ fn pairwise_sum(values: &[f64]) -> f64 {
     rest.iter().fold(sum, |sum, value| sum + value)
 }
 
-/// A symbol while its weight is sought.
-#[derive(Clone, Copy)]
-struct Candidate {
-    symbol: usize,
-    probability: f64,
-    weight: u32,
-    /// What one more unit of weight gains, in nats.
-    win: f64,
-    /// What one unit less costs.
-    loss: f64,
+/// What one more unit of weight gains, in nats.
+fn win(probability: f64, weight: u32) -> f64 {
+    probability * libm::log1p(1.0 / f64::from(weight))
 }
 
-impl Candidate {
-    fn new(symbol: usize, probability: f64, weight: u32) -> Candidate {
-        let mut candidate = Candidate { symbol, probability, weight, win: 0.0, loss: 0.0 };
-        candidate.set_win();
-        candidate.set_loss();
-        candidate
+/// What one unit less costs.
+fn loss(probability: f64, weight: u32) -> f64 {
+    match weight {
+        1 => f64::INFINITY,
+        weight => -probability * libm::log1p(-1.0 / f64::from(weight)),
+    }
+}
+
+/// Symbols while their weights are sought, in the order in which they are compared.
+struct Candidates {
+    symbols: Vec<usize>,
+    probabilities: Vec<f64>,
+    weights: Vec<u32>,
+    wins: Vec<f64>,
+    losses: Vec<f64>,
+}
+
+impl Candidates {
+    fn with_capacity(len: usize) -> Candidates {
+        Candidates {
+            symbols: (0..len).collect(),
+            probabilities: Vec::with_capacity(len),
+            weights: Vec::with_capacity(len),
+            wins: Vec::with_capacity(len),
+            losses: Vec::with_capacity(len),
+        }
     }
 
-    fn set_win(&mut self) {
-        self.win = self.probability * libm::log1p(1.0 / f64::from(self.weight));
-    }
-
-    fn set_loss(&mut self) {
-        self.loss = match self.weight {
-            1 => f64::INFINITY,
-            weight => -self.probability * libm::log1p(-1.0 / f64::from(weight)),
+    fn push(&mut self, probability: f64, weight: u32) {
+        // Most of an alphabet does not occur: the logarithms of neighbours are then the same.
+        let (win, loss) = match (self.probabilities.last(), self.weights.last(), self.wins.last(), self.losses.last()) {
+            (Some(&p), Some(&w), Some(&win), Some(&loss)) if p == probability && w == weight => (win, loss),
+            _ => (win(probability, weight), loss(probability, weight)),
         };
+        self.probabilities.push(probability);
+        self.weights.push(weight);
+        self.wins.push(win);
+        self.losses.push(loss);
     }
+
+    /// Puts those that win most first; those that win the same stay in order.
+    fn sort_by_win(&mut self) {
+        let mut order: Vec<usize> = (0..self.wins.len()).collect();
+        order.sort_by(|&a, &b| self.wins[b].total_cmp(&self.wins[a]));
+        self.symbols = order.iter().map(|&at| self.symbols[at]).collect();
+        self.probabilities = order.iter().map(|&at| self.probabilities[at]).collect();
+        self.weights = order.iter().map(|&at| self.weights[at]).collect();
+        self.wins = order.iter().map(|&at| self.wins[at]).collect();
+        self.losses = order.iter().map(|&at| self.losses[at]).collect();
+    }
+
+    fn set_win(&mut self, at: usize) {
+        self.wins[at] = win(self.probabilities[at], self.weights[at]);
+    }
+
+    fn set_loss(&mut self, at: usize) {
+        self.losses[at] = loss(self.probabilities[at], self.weights[at]);
+    }
+
+    /// The last of those that win most.
+    fn buyer(&self) -> usize {
+        let most = extreme(&self.wins, f64::NEG_INFINITY, |a, b| a > b);
+        self.wins.iter().rposition(|&win| win == most).unwrap_or(0)
+    }
+
+    /// The first of those that lose least.
+    fn seller(&self) -> usize {
+        let least = extreme(&self.losses, f64::INFINITY, |a, b| a < b);
+        self.losses.iter().position(|&loss| loss == least).unwrap_or(0)
+    }
+}
+
+/// That of `values`, or `start`, which is `better` than all others. None is a NaN.
+fn extreme(values: &[f64], start: f64, better: impl Fn(f64, f64) -> bool) -> f64 {
+    let choose = |a: f64, b: f64| if better(a, b) { a } else { b };
+    // Eight at once: all of this is what makes a table, and there are thousands.
+    let (groups, rest) = values.as_chunks::<8>();
+    let mut lanes = [start; 8];
+    for group in groups {
+        lanes.iter_mut().zip(group).for_each(|(lane, &value)| *lane = choose(value, *lane));
+    }
+    lanes.iter().chain(rest).fold(start, |extreme, &value| choose(value, extreme))
 }
 
 /// Integers of at least 1 that add up to 2^24 and waste as little as can be when symbols have these probabilities.
@@ -85,41 +142,35 @@ fn perfect(probabilities: &[f64]) -> Result<Vec<u32>> {
     let mut free = (1u32 << PRECISION).checked_sub(probabilities.len() as u32).ok_or_else(impossible)?;
     let sum = probabilities.iter().fold(0.0, |sum, p| sum + p);
     let scale = f64::from(free) / sum;
-    let mut list: Vec<Candidate> = Vec::with_capacity(probabilities.len());
-    for (symbol, &probability) in probabilities.iter().enumerate() {
+    let mut list = Candidates::with_capacity(probabilities.len());
+    for &probability in probabilities {
         let extra = (probability * scale) as u32;
         free = free.checked_sub(extra).ok_or_else(impossible)?;
-        // Most of an alphabet does not occur: the logarithms of neighbours are then the same.
-        list.push(match list.last() {
-            Some(last) if last.probability == probability => Candidate { symbol, ..*last },
-            _ => Candidate::new(symbol, probability, extra + 1),
-        });
+        list.push(probability, extra + 1);
     }
     while free > 0 {
-        list.sort_by(|a, b| b.win.total_cmp(&a.win));
-        let lucky = (free as usize).min(list.len());
-        for candidate in &mut list[..lucky] {
-            candidate.weight += 1;
-            candidate.set_win();
-            candidate.set_loss();
+        list.sort_by_win();
+        let lucky = (free as usize).min(probabilities.len());
+        for at in 0..lucky {
+            list.weights[at] += 1;
+            list.set_win(at);
+            list.set_loss(at);
         }
         free -= lucky as u32;
     }
     for _ in 0..MOST_MOVES {
-        let indices = || 0..list.len();
-        let buyer = indices().max_by(|&a, &b| list[a].win.total_cmp(&list[b].win)).ok_or_else(impossible)?;
-        let seller = indices().min_by(|&a, &b| list[a].loss.total_cmp(&list[b].loss)).ok_or_else(impossible)?;
-        if buyer == seller || list[buyer].win <= list[seller].loss {
-            let mut weights = vec![0; list.len()];
-            list.iter().for_each(|candidate| weights[candidate.symbol] = candidate.weight);
+        let (buyer, seller) = (list.buyer(), list.seller());
+        if buyer == seller || list.wins[buyer] <= list.losses[seller] {
+            let mut weights = vec![0; probabilities.len()];
+            list.symbols.iter().zip(&list.weights).for_each(|(&symbol, &weight)| weights[symbol] = weight);
             return Ok(weights);
         }
-        list[seller].weight -= 1;
-        list[seller].win = f64::NEG_INFINITY;
-        list[seller].set_loss();
-        list[buyer].weight += 1;
-        list[buyer].loss = f64::INFINITY;
-        list[buyer].set_win();
+        list.weights[seller] -= 1;
+        list.wins[seller] = f64::NEG_INFINITY;
+        list.set_loss(seller);
+        list.weights[buyer] += 1;
+        list.losses[buyer] = f64::INFINITY;
+        list.set_win(buyer);
     }
     Err(impossible())
 }

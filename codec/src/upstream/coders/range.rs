@@ -35,7 +35,7 @@ impl RangeStream<'_> {
 impl<'a> Stream<'a> for RangeStream<'a> {
     type Table = Model;
 
-    fn table(counts: &Counts, symbols: usize, _: u32) -> Result<Model> {
+    fn table(counts: &Counts, symbols: usize, _: u32) -> Result<Box<Model>> {
         counts.check_total(symbols)?;
         Model::new(counts)
     }

@@ -60,8 +60,8 @@ impl<'a> RansStream<'a> {
 impl<'a> Stream<'a> for RansStream<'a> {
     type Table = Table;
 
-    fn table(counts: &Counts, _: usize, log2_total: u32) -> Result<Table> {
-        Table::new(counts, log2_total)
+    fn table(counts: &Counts, _: usize, log2_total: u32) -> Result<Box<Table>> {
+        Table::new(counts, log2_total).map(Box::new)
     }
 
     /// The initial state comes first.
