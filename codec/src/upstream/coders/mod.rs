@@ -108,3 +108,77 @@ fn words(code: &[u8]) -> Result<&[[u8; 4]]> {
         _ => Err(Error::corrupt(format!("a coded stream of {} bytes is not made of 32-bit words", code.len()))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use constriction::stream::model::DefaultContiguousCategoricalEntropyModel;
+    use constriction::stream::queue::DefaultRangeEncoder;
+    use constriction::stream::stack::DefaultAnsCoder;
+    use constriction::stream::{Decode, Encode};
+    use proptest::prelude::*;
+
+    /// The model of these counts as the package has the library `constriction` make it; what is passed to it is tested beside
+    /// our own.
+    fn model(counts: &[u32]) -> DefaultContiguousCategoricalEntropyModel {
+        let weights = quantise::weights(counts).unwrap();
+        DefaultContiguousCategoricalEntropyModel::from_nonzero_fixed_point_probabilities(weights, false).unwrap()
+    }
+
+    fn bytes(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    fn decoded<'a, S: Stream<'a>>(counts: &Counts, code: &'a [u8], len: usize) -> Result<Vec<u16>> {
+        let mut symbols = vec![0u16; len];
+        let table = S::table(counts, len, 0)?;
+        decode(S::new(code)?, &*table, &mut symbols)?;
+        Ok(symbols)
+    }
+
+    /// Codes these symbols with `constriction` and decodes them with ours.
+    fn check(symbols: &[u16], alphabet: usize) {
+        let mut counts = vec![0; alphabet];
+        symbols.iter().for_each(|&symbol| counts[usize::from(symbol)] += 1);
+        let model = model(&counts);
+        let counts = Counts { counts };
+        let iter = || symbols.iter().map(|&symbol| usize::from(symbol));
+
+        let mut range = DefaultRangeEncoder::new();
+        range.encode_iid_symbols(iter(), &model).unwrap();
+        let code = bytes(&range.into_compressed().unwrap());
+        assert_eq!(decoded::<RangeStream<'_>>(&counts, &code, symbols.len()).unwrap(), symbols);
+
+        let mut ans = DefaultAnsCoder::new();
+        ans.encode_iid_symbols_reverse(iter(), &model).unwrap();
+        let words = ans.into_compressed().unwrap();
+        let code = bytes(&words);
+        assert_eq!(decoded::<AnsStream<'_>>(&counts, &code, symbols.len()).unwrap(), symbols);
+        let mut again = DefaultAnsCoder::from_compressed(words).unwrap();
+        let theirs: Vec<usize> =
+            again.decode_iid_symbols(symbols.len(), &model).map(|symbol| symbol.unwrap()).collect();
+        assert!(theirs.into_iter().eq(iter()));
+    }
+
+    #[test]
+    fn streams_of_one_symbol_and_of_a_few() {
+        for symbols in [&[0][..], &[1], &[0; 5], &[1; 300], &[0, 1], &[1, 0, 0, 0, 1]] {
+            check(symbols, 2);
+            check(symbols, 512);
+        }
+        check(&[511; 100_000], 512);
+    }
+
+    proptest! {
+        #[test]
+        fn streams_of_constriction_are_decoded(
+            symbols in prop_oneof![
+                proptest::collection::vec(0..4u16, 1..2000),
+                proptest::collection::vec(0..128u16, 1..2000),
+                proptest::collection::vec(prop_oneof![9 => Just(3u16), 1 => 0..512u16], 1..2000),
+            ],
+        ) {
+            check(&symbols, 512);
+        }
+    }
+}

@@ -222,7 +222,54 @@ mod tests {
         assert!(weights.iter().all(|&w| w > 0));
     }
 
+    /// The weights as the library has them that the package uses, of the same quotients.
+    fn weights_of_constriction(counts: &[u32]) -> Vec<u32> {
+        use constriction::stream::model::{DefaultContiguousCategoricalEntropyModel, IterableEntropyModel};
+        let mut probabilities: Vec<f64> = counts.iter().map(|&count| f64::from(count) + EPSILON).collect();
+        let sum = pairwise_sum(&probabilities);
+        probabilities.iter_mut().for_each(|p| *p /= sum);
+        let model = DefaultContiguousCategoricalEntropyModel::from_floating_point_probabilities_perfect(&probabilities)
+            .unwrap();
+        model.symbol_table().map(|(_, _, weight)| weight.get()).collect()
+    }
+
+    #[test]
+    fn weights_are_those_of_constriction() {
+        // Histograms of the shapes that occur, of each alphabet: few exponents, mantissas nearly alike, single symbols.
+        let mut state = 1u64;
+        let mut random = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as u32
+        };
+        for alphabet in [2, 16, 64, 128, 256, 512, 1024] {
+            for round in 0..12 {
+                let scale = 1 << (2 * round);
+                let counts: Vec<u32> = (0..alphabet)
+                    .map(|symbol| match round % 3 {
+                        0 => random() % scale,
+                        1 => scale.checked_shr(symbol % 64).unwrap_or(0),
+                        _ => {
+                            if random() % 8 == 0 {
+                                scale + random() % scale
+                            } else {
+                                0
+                            }
+                        }
+                    })
+                    .collect();
+                assert_eq!(weights(&counts).unwrap(), weights_of_constriction(&counts), "{counts:?}");
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn weights_are_always_those_of_constriction(
+            counts in proptest::collection::vec(prop_oneof![Just(0), 0..1000u32, 0..1_000_000u32], 2..200),
+        ) {
+            prop_assert_eq!(weights(&counts).unwrap(), weights_of_constriction(&counts));
+        }
+
         #[test]
         fn weights_always_add_up(counts in proptest::collection::vec(prop_oneof![Just(0), 0..1000u32, any::<u32>()], 2..600)) {
             check(&counts);
