@@ -151,6 +151,46 @@ fn a_model_of_the_hub_by_its_name() {
     assert_eq!(hub(true), Verdict::Different, "an altered blob");
 }
 
+#[test]
+fn files_of_the_python_package() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("codec/tests/upstream");
+    let verdict = |altered: bool| {
+        let scratch = TempDir::new().expect("a temporary folder");
+        let (plain, source) = (scratch.path().join("plain"), scratch.path().join("source"));
+        for fixture in fs::read_dir(&fixtures).expect("the fixtures") {
+            let fixture = fixture.expect("a fixture").path();
+            let name = fixture.file_name().expect("a name").to_owned();
+            // A difference from another model cannot be shown by itself.
+            if !fixture.is_dir() || name == "delta" {
+                continue;
+            }
+            for directory in [plain.join(&name), source.join(&name)] {
+                fs::create_dir_all(directory).expect("a folder");
+            }
+            for entry in fs::read_dir(&fixture).expect("the fixture") {
+                let path = entry.expect("a file of it").path();
+                let file = path.file_name().expect("a name");
+                if file == "manifest.json" {
+                    fs::copy(&path, plain.join(&name).join(file)).expect("the manifest");
+                } else if path.extension().is_some_and(|extension| extension != "safetensors") {
+                    fs::copy(&path, source.join(&name).join(file)).expect("a file of the model");
+                }
+            }
+        }
+        if altered {
+            let manifest = plain.join("groups_f32/manifest.json");
+            let text = fs::read_to_string(&manifest).expect("a manifest");
+            fs::write(&manifest, text.replacen("\"md5\": \"", "\"md5\": \"0", 1)).expect("another manifest");
+        }
+        let shown = Shown::mount_source(scratch, &source, &[]);
+        let verdict = python("upstream", &plain, shown.path());
+        shown.unmount();
+        verdict
+    };
+    assert_eq!(verdict(false), Verdict::Same);
+    assert_eq!(verdict(true), Verdict::Different, "with another MD5");
+}
+
 /// What a comparison found. Anything else (a crash, a missing file) fails the test where it happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
