@@ -34,6 +34,26 @@ cd "$ROOT"
 step "a storm of faults, $seconds seconds"
 BIGSMALL_STRESS_SECONDS=$seconds cargo test --locked --release --test stress -- --nocapture
 
+# Runs a command with so many MB of memory, what the kernel caches for it included.
+with_memory() {
+    local group limit
+    if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+        group=/sys/fs/cgroup/bigsmall-stress-$$ limit=memory.max
+    else
+        group=/sys/fs/cgroup/memory/bigsmall-stress-$$ limit=memory.limit_in_bytes
+    fi
+    mkdir "$group" 2>/dev/null || die "no memory can be taken away: $group cannot be made. Run me as root, with cgroups mounted"
+    echo "$1M" >"$group/$limit" || die "$group has no $limit"
+    shift
+    local code=0
+    bash -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$group" "$@" || code=$?
+    rmdir "$group"
+    return $code
+}
+
+step "the same with 96 MB of memory for all of it, 64 threads, 32 processes and the mount"
+BIGSMALL_STRESS_SECONDS=$((seconds / 3 + 1)) with_memory 96 cargo test --locked --release --test stress -- --nocapture
+
 step "random operations beside a model of them"
 BIGSMALL_RANDOM_CASES=$((seconds / 4 + 1)) cargo test --locked --release --test mount -- random_operations --nocapture
 

@@ -2,11 +2,17 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use memmap2::Mmap;
 
 use crate::mounted::*;
 
 const EIO: i32 = 5;
+const SIGBUS: i32 = 7;
 
 /// Reads all of a file in pieces, and counts the bytes that cannot be read. All others must be right.
 #[track_caller]
@@ -57,6 +63,32 @@ fn a_container_overwritten_under_the_mount_never_gives_wrong_bytes() {
     assert!(lost > 50_000, "what was overwritten is lost, not only {lost} bytes");
     assert!(lost < 300_000, "and nothing else: {lost} bytes");
     assert!(mounted.read("real.safetensors") == original);
+}
+
+/// In the process that is to die of it: the file to map and touch all over.
+const MAPPED: &str = "BIGSMALL_TEST_MAPPED";
+
+#[test]
+fn a_program_that_maps_a_damaged_range_gets_sigbus_as_on_any_disk() {
+    if let Some(path) = std::env::var_os(MAPPED) {
+        // SAFETY: it is in a mount that is read-only; what it is damaged by has happened.
+        let map = unsafe { Mmap::map(&File::open(path).unwrap()).unwrap() };
+        std::hint::black_box(map.iter().map(|&byte| u64::from(byte)).sum::<u64>());
+        return;
+    }
+    let (mounted, original) = victim();
+    let this_test = thread::current().name().unwrap().to_owned();
+    let touch = |name: &str| {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", &this_test]).env(MAPPED, mounted.path(name));
+        child.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
+    };
+    assert!(touch("victim.safetensors").success());
+    let container = OpenOptions::new().write(true).open(mounted.scratch.path("models/victim.bs")).unwrap();
+    container.write_all_at(&vec![0xa5; 50_000], 1000).unwrap();
+    eventually("SIGBUS", || touch("victim.safetensors").signal() == Some(SIGBUS));
+    assert!(touch("real.safetensors").success());
+    assert!(mounted.read("real.safetensors") == original, "the mount and the neighbour are not disturbed");
 }
 
 #[test]
