@@ -47,8 +47,12 @@ with_memory() {
     shift
     local code=0
     bash -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$group" "$@" || code=$?
-    rmdir "$group"
-    return $code
+    # Those that were killed are gone a moment later.
+    for _ in {1..50}; do
+        rmdir "$group" 2>/dev/null && return $code
+        sleep 0.1
+    done
+    die "$group cannot be removed"
 }
 
 step "the same with 96 MB of memory for all of it, 64 threads, 32 processes and the mount"
