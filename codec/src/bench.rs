@@ -6,8 +6,8 @@ use crate::chunk::{self, Codec};
 use crate::container::{self, WINDOW};
 use crate::error::Result;
 use crate::hashes::lanes::{LANES, States};
+use crate::layout::{Layout, SegmentLayout};
 use crate::original::{ChunkIndex, Original};
-use crate::safetensors::{Layout, SegmentLayout};
 use crate::simd::Level;
 use crate::{Container, Memory, Options};
 

@@ -1,15 +1,14 @@
-//! The layout of a safetensors file: its header, its tensors and whatever lies between and behind them.
+//! What the header of a safetensors file says of its tensors.
 //!
 //! The crate `safetensors` reads files that keep all the rules. An original may break some of them (gaps, odd order,
 //! unknown dtypes, trailing bytes) and must still come back byte for byte and compress well, so the header is read
 //! here without its checks of the layout; what a dtype is remains that crate's knowledge.
 
-use std::ops::Range;
-
 use safetensors::Dtype;
 use serde_json::Value;
 
 use crate::error::Result;
+use crate::layout::{Header, TensorLayout};
 use crate::original::Original;
 use crate::split::Element;
 
@@ -19,123 +18,11 @@ const LENGTH_BYTES: u64 = 8;
 /// The longest header that is looked into; the crate `safetensors` has the same limit.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// A shorter tensor is grouped with its neighbours of the same kind.
-const TINY: u64 = 16 << 10;
-
-/// A tensor that the header names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TensorLayout {
-    pub(crate) name: String,
-    /// The dtype as the header spells it.
-    pub(crate) dtype: String,
-    pub(crate) shape: Vec<u64>,
-    /// Where its bytes lie in the file.
-    pub(crate) range: Range<u64>,
-}
-
-/// What a segment holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
-    /// The header, the length before it included.
-    Header,
-    /// One tensor.
-    Tensor,
-    /// Several tiny tensors of one kind.
-    TinyTensors,
-    /// Bytes that belong to no tensor, or a file that is no safetensors.
-    Opaque,
-}
-
-/// A contiguous part of the file that is treated alike.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SegmentLayout {
-    pub(crate) range: Range<u64>,
-    pub(crate) element: Element,
-    pub(crate) content: Content,
-}
-
-impl SegmentLayout {
-    /// The dimensions of the tensor that it is, one of `tensors`, the last one in elements of the segment; `None` when it is
-    /// no single tensor.
-    pub(crate) fn dims(&self, tensors: &[TensorLayout]) -> Option<Vec<u64>> {
-        if self.content != Content::Tensor {
-            return None;
-        }
-        // Empty ones may begin at the same place.
-        let after = tensors.partition_point(|tensor| tensor.range.end <= self.range.start);
-        let tensor = tensors.get(after).filter(|tensor| tensor.range == self.range)?;
-        let mut dims = tensor.shape.clone();
-        // An element of the tensor may be several of the segment.
-        let elements = (self.range.end - self.range.start) / self.element.size() as u64;
-        let items: u64 = dims.iter().product();
-        if let (Some(last), Some(1..)) = (dims.last_mut(), elements.checked_div(items)) {
-            *last *= elements / items;
-        }
-        Some(dims)
-    }
-}
-
-/// The segments of a file, in order, without gaps and none empty, and the tensors by the position of their bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Layout {
-    pub(crate) segments: Vec<SegmentLayout>,
-    pub(crate) tensors: Vec<TensorLayout>,
-}
-
-impl Layout {
-    /// The layout of `source`. A file that is no safetensors, or one whose tensors overlap, lie outside of it or are not
-    /// as long as their shape says, is one opaque segment.
-    ///
-    /// # Errors
-    /// Only those of reading `source`.
-    pub(crate) fn of(source: &dyn Original) -> Result<Layout> {
-        Ok(match read_header(source)? {
-            Some((data, tensors)) => Layout::from_tensors(source.len(), data, tensors),
-            None => Layout::opaque(source.len()),
-        })
-    }
-
-    fn opaque(len: u64) -> Layout {
-        let mut layout = Layout { segments: Vec::new(), tensors: Vec::new() };
-        layout.push(0..len, Element::Bytes(1), Content::Opaque);
-        layout
-    }
-
-    /// The layout of a file of `len` bytes whose data begin at `data`; `tensors` are sorted and do not overlap.
-    fn from_tensors(len: u64, data: u64, tensors: Vec<TensorLayout>) -> Layout {
-        let mut layout = Layout { segments: Vec::new(), tensors: Vec::new() };
-        layout.push(0..data, Element::Bytes(1), Content::Header);
-        let mut end = data;
-        for tensor in &tensors {
-            layout.push(end..tensor.range.start, Element::Bytes(1), Content::Opaque);
-            end = tensor.range.end;
-            let element = element_of(&tensor.dtype, tensor.range.end - tensor.range.start);
-            let tiny = tensor.range.end - tensor.range.start < TINY;
-            match layout.segments.last_mut() {
-                Some(last) if tiny && last.content == Content::TinyTensors && last.element == element => {
-                    last.range.end = tensor.range.end;
-                }
-                _ => layout.push(
-                    tensor.range.clone(),
-                    element,
-                    if tiny { Content::TinyTensors } else { Content::Tensor },
-                ),
-            }
-        }
-        layout.push(end..len, Element::Bytes(1), Content::Opaque);
-        layout.tensors = tensors;
-        layout
-    }
-
-    fn push(&mut self, range: Range<u64>, element: Element, content: Content) {
-        if !range.is_empty() {
-            self.segments.push(SegmentLayout { range, element, content });
-        }
-    }
-}
-
-/// Where the data begin and the tensors, sorted by their position, of a file whose header can be relied on.
-fn read_header(source: &dyn Original) -> Result<Option<(u64, Vec<TensorLayout>)>> {
+/// The header of a safetensors file; `None` when it is none, or cannot be relied on.
+///
+/// # Errors
+/// Only those of reading `source`.
+pub(crate) fn read_header(source: &dyn Original) -> Result<Option<Header>> {
     if source.len() < LENGTH_BYTES {
         return Ok(None);
     }
@@ -148,21 +35,14 @@ fn read_header(source: &dyn Original) -> Result<Option<(u64, Vec<TensorLayout>)>
     let mut header = vec![0; length as usize];
     source.read_at(LENGTH_BYTES, &mut header)?;
     let data = LENGTH_BYTES + length;
-    Ok(parse_header(&header, data, source.len()).map(|tensors| (data, tensors)))
+    Ok(parse_header(&header, data, source.len()).map(|tensors| Header { data, tensors }))
 }
 
-/// The tensors of a header, sorted by their position; `None` when they cannot be relied on.
+/// The tensors of a header; `None` when they cannot be relied on.
 fn parse_header(header: &[u8], data: u64, len: u64) -> Option<Vec<TensorLayout>> {
     let Value::Object(entries) = serde_json::from_slice(header).ok()? else { return None };
-    let mut tensors = entries
-        .iter()
-        .filter(|(name, _)| *name != "__metadata__")
-        .map(|(name, entry)| parse_tensor(name, entry, data, len))
-        .collect::<Option<Vec<_>>>()?;
-    // Empty tensors before others at the same place, names last, so that the order is unique.
-    tensors.sort_unstable_by(|a, b| (a.range.start, a.range.end, &a.name).cmp(&(b.range.start, b.range.end, &b.name)));
-    let overlap = tensors.windows(2).any(|pair| pair[1].range.start < pair[0].range.end);
-    (!overlap).then_some(tensors)
+    let tensors = entries.iter().filter(|(name, _)| *name != "__metadata__");
+    tensors.map(|(name, entry)| parse_tensor(name, entry, data, len)).collect()
 }
 
 /// One entry of a header; `None` when it is not that of a tensor inside the file, as long as its shape says.
@@ -182,7 +62,8 @@ fn parse_tensor(name: &str, entry: &Value, data: u64, len: u64) -> Option<Tensor
             return None;
         }
     }
-    Some(TensorLayout { name: name.to_owned(), dtype, shape, range })
+    let element = element_of(&dtype, range.end - range.start);
+    Some(TensorLayout { name: name.to_owned(), dtype, shape, range, element })
 }
 
 /// The dtype that a header spells so, if the crate `safetensors` knows it.
@@ -209,7 +90,8 @@ fn element_of(dtype: &str, len: u64) -> Element {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::original::Memory;
+    use crate::layout::Content;
+    use crate::layout::tests::{is_opaque, layout};
     use proptest::prelude::*;
 
     /// A safetensors file with this header and so many bytes of data.
@@ -218,23 +100,6 @@ pub(crate) mod tests {
         file.extend_from_slice(header.as_bytes());
         file.extend((0..data).map(|i| (i * 31 % 251) as u8));
         file
-    }
-
-    fn layout(file: &[u8]) -> Layout {
-        let layout = Layout::of(&Memory::new(file.to_vec())).unwrap();
-        let mut end = 0;
-        for segment in &layout.segments {
-            assert_eq!(segment.range.start, end);
-            assert!(!segment.range.is_empty());
-            end = segment.range.end;
-        }
-        assert_eq!(end, file.len() as u64);
-        layout
-    }
-
-    fn is_opaque(file: &[u8]) -> bool {
-        let layout = layout(file);
-        layout.tensors.is_empty() && layout.segments.iter().all(|s| s.content == Content::Opaque)
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `bigsmall compress`.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -26,8 +26,17 @@ use crate::ui::size::{parse_size, show_size};
 use crate::ui::table::Table;
 use crate::ui::{self, percent};
 
-/// The extension of the files that are compressed in a directory.
-pub(super) const SAFETENSORS: &str = "safetensors";
+/// The extensions of the files that are compressed in a directory.
+const SAFETENSORS: &str = "safetensors";
+const GGUF: &str = "gguf";
+
+/// How messages call those files.
+pub(super) const WEIGHTS: &str = ".safetensors or .gguf file";
+
+/// Whether a file in a directory is one of those that are compressed.
+pub(super) fn holds_weights(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == SAFETENSORS || extension == GGUF)
+}
 
 /// The longest name of an original that a container records, in bytes.
 const LONGEST_NAME: usize = 255;
@@ -39,24 +48,24 @@ Examples:
   bigsmall compress model.safetensors -o /backup/model.bs
       writes it there
   bigsmall compress Llama-3-8B
-      writes the directory Llama-3-8B-bigsmall: a .bs for each .safetensors, and a copy of every other file
+      writes the directory Llama-3-8B-bigsmall: a .bs for each .safetensors and .gguf, and a copy of the rest
   bigsmall compress --ecc model.safetensors
       writes model.bs.ecc as well: any tenth of model.bs may then be lost
   bigsmall compress --in-place Llama-3-8B
-      puts a .bs in the place of each .safetensors, once it has been compared with it
+      puts a .bs in the place of each of those, once it has been compared with it
   bigsmall compress --hf-cache ~/.cache/huggingface/hub
       does so in the cache of Hugging Face, to be mounted with --hf-cache
   bigsmall compress ~/.cache/huggingface/hub/models--gpt2/snapshots/607a30d7 -o gpt2
       takes a model out of the cache of Hugging Face, whose links are followed
 
 The original stays, but for --in-place and --hf-cache. Whatever it is, it comes back byte for byte:
-also a safetensors file that breaks the rules, or a file of another kind, which only becomes less
-small.";
+also a safetensors or GGUF file that breaks the rules, or a file of another kind, which only becomes
+less small.";
 
 /// Compress a file or a model directory
 ///
-/// SRC is a file, or a directory with .safetensors files in it or below it. Nothing that exists is overwritten
-/// without --force, and what cannot be finished leaves nothing behind. A new file has the permissions and the time of
+/// SRC is a file, or a directory with .safetensors or .gguf files in it or below it. Nothing that exists is
+/// overwritten without --force, and what cannot be finished leaves nothing behind. A new file has the permissions and the time of
 /// modification of the one that it was made from.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -65,7 +74,7 @@ pub struct Args {
     #[arg(value_name = "SRC")]
     source: PathBuf,
 
-    /// Where to write; without it x.bs for x.safetensors, DIR-bigsmall for a directory DIR, beside it
+    /// Where to write; without it x.bs for x.safetensors or x.gguf, DIR-bigsmall for a directory DIR, beside it
     ///
     /// When SRC is a file and OUT a directory that exists, the container goes into it.
     #[arg(short, long, value_name = "OUT")]
@@ -73,14 +82,14 @@ pub struct Args {
 
     /// Put each container in the place of its original, which is removed
     ///
-    /// Before it is, every byte that the container decodes to is compared with it. In a directory all .safetensors files
-    /// are replaced, except symbolic links and files that have several names (hard links); what would not get smaller is left as it is.
+    /// Before it is, every byte that the container decodes to is compared with it. In a directory all .safetensors and
+    /// .gguf files are replaced, except symbolic links and files that have several names (hard links); what would not get smaller is left as it is.
     #[arg(long, conflicts_with_all = ["output", "force"])]
     in_place: bool,
 
     /// As --in-place, for a cache of the Hugging Face Hub: SRC or what is below it
     ///
-    /// Every file that begins as a safetensors file does is replaced by its container, which gets the same name: files of the
+    /// Every file that begins as a safetensors or GGUF file does is replaced by its container, which gets the same name: files of the
     /// cache are named by hashes. The option of the same name of `bigsmall mount` shows them as they were.
     #[arg(long, conflicts_with_all = ["output", "force"])]
     hf_cache: bool,
@@ -252,17 +261,14 @@ fn plan_directory(args: &Args, metadata: &Metadata) -> Result<Transfer, Failure>
         })?,
     };
     let transfer = Transfer::directory(source, metadata, &target, args.force.existing(), |file| {
-        if file.path.extension() != Some(OsStr::new(SAFETENSORS)) {
+        if !holds_weights(&file.path) {
             return Ok(Fate::Copy);
         }
         refuse_container(&file.path)?;
         Ok(Fate::Convert(container_name(&file.path)))
     })?;
     if transfer.conversions().next().is_none() {
-        return Err(Failure::new(format!(
-            "{}: there is no .{SAFETENSORS} file in it: nothing to compress",
-            source.display()
-        )));
+        return Err(Failure::new(format!("{}: there is no {WEIGHTS} in it: nothing to compress", source.display())));
     }
     Ok(transfer)
 }
@@ -290,9 +296,13 @@ fn file_target(source: &Path, output: Option<&Path>) -> PathBuf {
     }
 }
 
-/// The name of the container of the file `source`.
+/// The name of the container of the file `source`: its own with another extension, or, for a GGUF beside a safetensors file which
+/// would get the same, with one more.
 pub(super) fn container_name(source: &Path) -> OsString {
-    let mut name = source.file_stem().expect("a file has a name").to_owned();
+    let is_second =
+        source.extension().is_some_and(|extension| extension == GGUF) && source.with_extension(SAFETENSORS).is_file();
+    let name = if is_second { source.file_name() } else { source.file_stem() };
+    let mut name = name.expect("a file has a name").to_owned();
     name.push(".");
     name.push(EXTENSION);
     name
@@ -403,6 +413,7 @@ fn row(name: String, original: u64, compressed: u64, seconds: f64) -> [String; 5
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 
     #[test]

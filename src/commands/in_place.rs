@@ -14,7 +14,7 @@ use bigsmall_codec::output::{Attributes, Existing, NewFile, sync_name};
 use bigsmall_codec::verify::compare_with;
 use bigsmall_codec::{Container, Error, ErrorKind, PlainFile};
 
-use super::compress::{SAFETENSORS, container_name, recorded_name};
+use super::compress::{WEIGHTS, container_name, holds_weights, recorded_name};
 use crate::failure::Failure;
 use crate::tree::{self, Identity};
 use crate::ui::progress::{Meter, Quiet};
@@ -25,9 +25,9 @@ const LONGEST_HEADER: u64 = 100 << 20;
 /// Which files are compressed, and what their containers are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Those called `x.safetensors`; their containers are called `x.bs`.
+    /// Those called `x.safetensors` or `x.gguf`; their containers are called `x.bs`.
     Named,
-    /// Those that begin as safetensors files do; their containers get their names. So the cache of the Hub stays as it is
+    /// Those that begin as safetensors or GGUF files do; their containers get their names. So the cache of the Hub stays as it is
     /// for those who know its names.
     Recognised,
 }
@@ -74,7 +74,7 @@ pub fn candidates(source: &Path, kind: Kind) -> Result<Vec<Candidate>, Failure> 
     // (A cache may be compressed again and again, as it fills.)
     if found.is_empty() && kind == Kind::Named {
         return Err(Failure::new(format!(
-            "{}: there is no .{SAFETENSORS} file in it that can be replaced: nothing to compress",
+            "{}: there is no {WEIGHTS} in it that can be replaced: nothing to compress",
             source.display()
         )));
     }
@@ -119,21 +119,22 @@ fn add_directory(directory: &Path, kind: Kind, found: &mut Vec<Candidate>) -> Re
 
 fn is_wanted(path: &Path, kind: Kind) -> Result<bool, Failure> {
     match kind {
-        Kind::Named => Ok(path.extension() == Some(OsStr::new(SAFETENSORS))),
+        Kind::Named => Ok(holds_weights(path)),
         // What is being downloaded.
         Kind::Recognised if path.extension() == Some(OsStr::new("incomplete")) => Ok(false),
-        Kind::Recognised => {
-            begins_as_safetensors(path).map_err(|e| Error::io("cannot be read", e).in_file(path).into())
-        }
+        Kind::Recognised => begins_as_weights(path).map_err(|e| Error::io("cannot be read", e).in_file(path).into()),
     }
 }
 
-/// Whether a file begins with the length of a header and a JSON object, and is longer than both.
-fn begins_as_safetensors(path: &Path) -> std::io::Result<bool> {
+/// Whether a file begins with the length of a header and a JSON object, and is longer than both, or as a GGUF file does.
+fn begins_as_weights(path: &Path) -> std::io::Result<bool> {
     let mut file = File::open(path)?;
     let mut start = [0; 9];
     if file.read(&mut start)? < start.len() {
         return Ok(false);
+    }
+    if start.starts_with(b"GGUF") {
+        return Ok(true);
     }
     let header = u64::from_le_bytes(start[..8].try_into().expect("they are 8"));
     Ok(start[8] == b'{' && header <= LONGEST_HEADER && 8 + header <= file.metadata()?.len())

@@ -190,6 +190,22 @@ fn what_is_in_the_way_stays_even_when_forced() {
 }
 
 #[test]
+fn a_gguf_beside_a_safetensors_file_has_a_name_of_its_own() {
+    let scratch = Scratch::new();
+    scratch.write("model/a.safetensors", small_model());
+    scratch.write("model/a.gguf", gguf_model());
+    scratch.write("model/b-00001-of-00002.gguf", gguf_model());
+    let before = tree(&scratch.path("model"));
+    scratch.ok("compress -q model");
+    assert_eq!(names_in(&scratch.path("model-bigsmall")), ["a.bs", "a.gguf.bs", "b-00001-of-00002.bs"]);
+    assert!(scratch.read("model-bigsmall/a.gguf.bs").len() < gguf_model().len() * 3 / 4);
+    scratch.ok("decompress -q model-bigsmall -o back");
+    assert!(tree(&scratch.path("back")) == before);
+    let info = scratch.json("info --json model-bigsmall/a.gguf.bs");
+    assert!(info.to_string().contains("blk.0.weight"), "{info}");
+}
+
+#[test]
 fn two_files_that_would_get_one_name_are_refused() {
     let scratch = Scratch::new();
     scratch.write("model/sub/a.safetensors", small_model());
@@ -296,7 +312,7 @@ fn a_directory_with_nothing_to_do_is_refused() {
     scratch.write("model/config.json", "{}");
     scratch.write("model/model.SafeTensors.txt", "{}");
     for (command, message) in [
-        ("compress", "there is no .safetensors file in it: nothing to compress"),
+        ("compress", "there is no .safetensors or .gguf file in it: nothing to compress"),
         ("decompress", "there is no container (*.bs) in it: nothing to decompress"),
         ("info", "there is no container (*.bs) in it"),
         ("verify", "there is no container (*.bs) in it"),

@@ -43,7 +43,7 @@ fn originals_are_replaced_by_their_containers() {
     assert!(scratch.read("restored") == original);
     scratch.write("empty/README", "");
     let message = scratch.fails(2, "compress --in-place empty");
-    assert!(message.contains("empty: there is no .safetensors file in it that can be replaced"), "{message}");
+    assert!(message.contains("empty: there is no .safetensors or .gguf file in it that can be replaced"), "{message}");
 }
 
 #[test]
@@ -73,13 +73,14 @@ fn a_cache_of_the_hub_is_compressed_under_its_own_names() {
     let original = fs::read(REAL_WEIGHTS).unwrap();
     let blobs = "hub/models--org--name/blobs";
     scratch.write(format!("{blobs}/f00d"), &original);
+    scratch.write(format!("{blobs}/d1ce"), gguf_model());
     scratch.write(format!("{blobs}/c0ffee"), "{\"a\": 1}");
     scratch.write(format!("{blobs}/d00d.incomplete"), &original[..original.len() / 2]);
     fs::create_dir_all(scratch.path("hub/models--org--name/snapshots/0123abc")).unwrap();
     symlink("../../blobs/f00d", scratch.path("hub/models--org--name/snapshots/0123abc/model.safetensors")).unwrap();
     let told = scratch.json("compress --json --hf-cache hub");
-    assert_eq!(told["files"].as_array().unwrap().len(), 1, "{told}");
-    assert_eq!(names_in(&scratch.path(blobs)), ["c0ffee", "d00d.incomplete", "f00d"]);
+    assert_eq!(told["files"].as_array().unwrap().len(), 2, "{told}");
+    assert_eq!(names_in(&scratch.path(blobs)), ["c0ffee", "d00d.incomplete", "d1ce", "f00d"]);
     assert!(scratch.read(format!("{blobs}/f00d")).len() < original.len());
     scratch.ok(&format!("verify -q {blobs}/f00d"));
     scratch.ok(&format!("decompress {blobs}/f00d -o restored"));

@@ -148,6 +148,19 @@ pub fn safetensors(header: &str, len: u64) -> Vec<u8> {
     file
 }
 
+/// A GGUF file of one tensor, in BF16.
+pub fn gguf_model() -> Vec<u8> {
+    let string = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+    let mut file = [&b"GGUF"[..], &3u32.to_le_bytes(), &1u64.to_le_bytes(), &1u64.to_le_bytes()].concat();
+    file.extend([&string("general.name")[..], &8u32.to_le_bytes(), &string("test")].concat());
+    file.extend([&string("blk.0.weight")[..], &2u32.to_le_bytes()].concat());
+    file.extend([200u64, 100].map(u64::to_le_bytes).as_flattened());
+    file.extend([&30u32.to_le_bytes()[..], &0u64.to_le_bytes()].concat());
+    file.resize(file.len().next_multiple_of(32), 0);
+    file.extend((0..40_000).map(weight_byte));
+    file
+}
+
 fn weight_byte(position: u64) -> u8 {
     // The finaliser of SplitMix64.
     let mut hash = (position / 2).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use crate::checksum::checksum;
 use crate::error::Result;
+use crate::layout::{Content, SegmentLayout};
 use crate::original::Original;
-use crate::safetensors::{Content, SegmentLayout};
 
 /// Bytes that are looked at in each of three places before two segments are compared as a whole.
 const PROBE: u64 = 4 << 10;

@@ -7,7 +7,8 @@ use std::path::Path;
 pub const EXTENSION: &str = "bs";
 
 /// The name under which a container called `container` shows its original: the container's name with `.bs` replaced by
-/// the extension of the original's recorded name, if that has one. `None` when `container` does not end in `.bs` or is
+/// the extension of the original's recorded name, unless it stands there already: both `x.bs` and
+/// `x.gguf.bs` show `x.gguf`. `None` when `container` does not end in `.bs` or is
 /// nothing but that.
 ///
 /// The name follows the container, not the record, so that renaming a container renames what it shows.
@@ -17,7 +18,9 @@ pub fn shown_name(container: &OsStr, original_name: &str) -> Option<OsString> {
         return None;
     }
     let mut shown = container.file_stem()?.to_owned();
-    if let Some(extension) = Path::new(original_name).extension() {
+    if let Some(extension) = Path::new(original_name).extension()
+        && Path::new(&shown).extension() != Some(extension)
+    {
         shown.push(".");
         shown.push(extension);
     }
@@ -39,6 +42,9 @@ mod tests {
             Some("model-00001-of-00002.safetensors")
         );
         assert_eq!(shown("v1.5.bs", "w.gguf").as_deref(), Some("v1.5.gguf"));
+        assert_eq!(shown("w.gguf.bs", "w.gguf").as_deref(), Some("w.gguf"));
+        assert_eq!(shown("w.safetensors.bs", "w.gguf").as_deref(), Some("w.safetensors.gguf"));
+        assert_eq!(shown(".gguf.bs", "w.gguf").as_deref(), Some(".gguf.gguf"));
         assert_eq!(shown("raw.bs", "README").as_deref(), Some("raw"));
         assert_eq!(shown("a.safetensors", "a.safetensors"), None);
         assert_eq!(shown(".bs", "a.safetensors"), None);

@@ -27,9 +27,9 @@ use crate::chunk::statistics::KeyStatistics;
 use crate::chunk::{self, Codec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hashes::{Md5, RangeHashes};
+use crate::layout::{Content, Layout, SegmentLayout, TensorLayout};
 use crate::original::{DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, Original};
 use crate::rans::Table;
-use crate::safetensors::{Content, Layout, SegmentLayout, TensorLayout};
 use crate::split::Element;
 
 /// What to optimise for.
