@@ -200,7 +200,7 @@ pub trait Original: Send + Sync {
 }
 
 /// The range `offset..offset + len` if it lies within an original of `total` bytes.
-fn checked_range(offset: u64, len: usize, total: u64) -> Result<Range<u64>> {
+pub(crate) fn checked_range(offset: u64, len: usize, total: u64) -> Result<Range<u64>> {
     match offset.checked_add(len as u64) {
         Some(end) if end <= total => Ok(offset..end),
         _ => Err(Error::invalid(format!("a read of {len} bytes at {offset} reaches beyond the end at {total}"))),

@@ -75,6 +75,11 @@ impl Shown {
         }
     }
 
+    /// Whether it keeps what it has decoded until all of that was read, so that nobody else need.
+    pub fn keeps_what_it_decodes(&self) -> bool {
+        !matches!(self, Shown::Stored(Stored::Container(_)))
+    }
+
     /// The container or file that the original is stored in; `None` for an index.
     pub fn stored(&self) -> Option<&Stored> {
         match self {
@@ -104,6 +109,10 @@ impl Original for Shown {
 
     fn check_unchanged(&self) -> Result<(), Error> {
         self.original().check_unchanged()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
+        self.original().read_at(offset, buf)
     }
 }
 

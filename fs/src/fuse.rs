@@ -7,12 +7,13 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bigsmall_codec::Original;
+use bigsmall_codec::{Error, Original};
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty,
@@ -263,8 +264,14 @@ impl Mount {
                 if self.serve_zeros && offset >= TRUE_START {
                     return Ok(len);
                 }
-                let store = Store { file: opened.id, original };
-                self.cache.read(store, offset, &mut out[..len]).map_err(|error| {
+                let out = &mut out[..len];
+                let read = if original.keeps_what_it_decodes() {
+                    let read = catch_unwind(AssertUnwindSafe(|| original.read_at(offset, out)));
+                    read.unwrap_or_else(|_| Err(Error::corrupt("the decoder panicked"))).map_err(Arc::new)
+                } else {
+                    self.cache.read(Store { file: opened.id, original }, offset, out)
+                };
+                read.map_err(|error| {
                     tracing::error!("{}: {error}", path.display());
                     Errno::EIO
                 })?;

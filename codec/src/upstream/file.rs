@@ -17,7 +17,7 @@ use super::rebuilt::{self, Part};
 use crate::Progress;
 use crate::error::{Error, Result};
 use crate::layout::{Layout, TensorLayout};
-use crate::original::{ChunkIndex, DEFAULT_CHUNK_SIZE, Grid, Original, PlainFile};
+use crate::original::{ChunkIndex, DEFAULT_CHUNK_SIZE, Grid, Original, PlainFile, checked_range};
 use crate::output::NewFile;
 use crate::stored::StoredUsage;
 use crate::stream::cancelled;
@@ -48,8 +48,6 @@ pub struct UpstreamFile {
     /// What is decoded in one piece.
     units: Vec<Unit>,
     grid: Grid,
-    /// For each segment of the grid but the first, which is the head, the tensor that it is.
-    segments: Vec<usize>,
     cache: Arc<TensorCache>,
     id: u64,
     base: Option<Base>,
@@ -166,13 +164,11 @@ impl UpstreamFile {
         }
         let mut grid = Grid::new();
         grid.push(head.len() as u64, DEFAULT_CHUNK_SIZE)?;
-        let mut segments = Vec::new();
-        for (number, tensor) in tensors.iter().enumerate().filter(|(_, tensor)| !tensor.part.is_empty()) {
+        for tensor in &tensors {
             grid.push(tensor.part.len() as u64, DEFAULT_CHUNK_SIZE)?;
-            segments.push(number);
         }
         let (cache, id) = (Arc::clone(cache), cache.new_file());
-        Ok(UpstreamFile { store, version, is_delta, head, tensors, units, grid, segments, cache, id, base: None })
+        Ok(UpstreamFile { store, version, is_delta, head, tensors, units, grid, cache, id, base: None })
     }
 
     /// The same file, whose differences are taken from `base`, the safetensors file that it was made against.
@@ -368,26 +364,35 @@ impl Original for UpstreamFile {
     }
 
     fn decode_chunk(&self, chunk: ChunkIndex, out: &mut [u8]) -> Result<()> {
-        let range = self.grid.range(chunk);
-        let (bytes, start) = match self.grid.locate(chunk) {
-            (0, _) => {
-                out.copy_from_slice(&self.head[range.start as usize..range.end as usize]);
-                return Ok(());
+        self.read_at(self.grid.range(chunk).start, out)
+    }
+
+    /// Tensor by tensor and not chunk by chunk: so it is known to the byte what has been handed out of each.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let range = checked_range(offset, buf.len(), self.len())?;
+        let within = |part: &Range<u64>| (part.start - range.start) as usize..(part.end - range.start) as usize;
+        let head = range.start..range.end.min(self.head.len() as u64);
+        if !head.is_empty() {
+            buf[within(&head)].copy_from_slice(&self.head[head.start as usize..head.end as usize]);
+        }
+        let first = self.tensors.partition_point(|tensor| tensor.range.end <= range.start);
+        for tensor in self.tensors[first..].iter().take_while(|tensor| tensor.range.start < range.end) {
+            let part = tensor.range.start.max(range.start)..tensor.range.end.min(range.end);
+            if part.is_empty() {
+                continue;
             }
-            (segment, _) => {
-                let tensor = &self.tensors[self.segments[segment - 1]];
-                let unit = &self.units[tensor.unit];
-                let wanted = Wanted {
-                    key: (self.id, tensor.unit),
-                    len: unit.expected.bytes as u64,
-                    part: out.len() as u64,
-                    uses: unit.uses,
-                };
-                let bytes = self.cache.get(wanted, || self.decode_unit(unit))?;
-                (bytes, tensor.part.start + (range.start - tensor.range.start) as usize)
-            }
-        };
-        out.copy_from_slice(&bytes[start..start + out.len()]);
+            let unit = &self.units[tensor.unit];
+            let wanted = Wanted {
+                key: (self.id, tensor.unit),
+                len: unit.expected.bytes as u64,
+                part: part.end - part.start,
+                uses: unit.uses,
+            };
+            let bytes = self.cache.get(wanted, || self.decode_unit(unit))?;
+            let start = tensor.part.start + (part.start - tensor.range.start) as usize;
+            let out = &mut buf[within(&part)];
+            out.copy_from_slice(&bytes[start..start + out.len()]);
+        }
         Ok(())
     }
 
