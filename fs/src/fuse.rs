@@ -84,8 +84,15 @@ pub(crate) fn start(view: View, cache: ChunkCache, mountpoint: &Path, settings: 
 
 /// What an open file or directory was when it was opened.
 enum Handle {
-    Virtual { opened: Opened, path: PathBuf },
-    Plain(File),
+    Virtual {
+        opened: Opened,
+        path: PathBuf,
+    },
+    /// A file as it is, and its inode.
+    Plain {
+        number: u64,
+        file: File,
+    },
     Directory(Vec<(u64, FileType, OsString)>),
 }
 
@@ -155,12 +162,25 @@ impl Mount {
         if let Some(version) = version {
             return Ok(attributes(number, &version.metadata, version.len));
         }
-        if let Some(Handle::Plain(file)) = handle.and_then(|handle| self.handle(handle).ok()).as_deref() {
+        if let Some(Handle::Plain { file, .. }) = handle.and_then(|handle| self.handle(handle).ok()).as_deref() {
             let metadata = file.metadata().map_err(|e| errno(&e))?;
             return Ok(attributes(number, &metadata, metadata.len()));
         }
-        let entry = self.same_entry(number)?;
-        Ok(attributes(number, &entry.metadata, entry.len()))
+        match self.same_entry(number) {
+            Ok(entry) => Ok(attributes(number, &entry.metadata, entry.len())),
+            // The kernel hardly ever says which handle it asks for.
+            Err(gone) => self.attributes_of_open(number).ok_or(gone),
+        }
+    }
+
+    /// Those of a plain file that is open, whatever has become of its name.
+    fn attributes_of_open(&self, number: u64) -> Option<FileAttr> {
+        let handles = self.handles();
+        let metadata = handles.values().find_map(|handle| match &**handle {
+            Handle::Plain { number: open, file } if *open == number => file.metadata().ok(),
+            _ => None,
+        })?;
+        Some(attributes(number, &metadata, metadata.len()))
     }
 
     /// What stands behind an inode now, unless that is something else than when the inode was looked up.
@@ -187,7 +207,10 @@ impl Mount {
                 let identity = Identity::of(&metadata);
                 let cached = self.nodes().get_mut(number).and_then(|node| node.cached.replace(identity));
                 let keep = cached.is_none_or(|cached| cached == identity);
-                Ok((Handle::Plain(file), if keep { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }))
+                Ok((
+                    Handle::Plain { number, file },
+                    if keep { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() },
+                ))
             }
             Kind::Directory => Err(Errno::EISDIR),
         }
@@ -277,7 +300,7 @@ impl Mount {
                 })?;
                 Ok(len)
             }
-            Handle::Plain(file) => {
+            Handle::Plain { file, .. } => {
                 let mut len = 0;
                 while len < out.len() {
                     match file.read_at(&mut out[len..], offset + len as u64) {
