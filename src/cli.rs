@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    compress, decompress, info, migrate, mount, mount_helper, mounts, protect, repair, umount, verify,
+    compress, decompress, info, migrate, mount, mount_helper, mounts, protect, repair, stat, umount, verify,
 };
 use crate::failure::Failure;
 use crate::ui;
@@ -18,6 +18,7 @@ Examples:
   bigsmall compress model.safetensors    write model.bs, about a third smaller
   bigsmall compress Llama-3-8B           write the directory Llama-3-8B-bigsmall
   bigsmall info model.bs                 say what is in it
+  bigsmall stat model.bs                 say how each of its tensors is stored
   bigsmall verify model.bs               read all of it and check every byte
   bigsmall decompress model.bs           write model.safetensors again, byte for byte
   bigsmall protect model.bs              write parity, so that damage can be repaired
@@ -45,6 +46,7 @@ enum Command {
     Compress(compress::Args),
     Decompress(decompress::Args),
     Info(info::Args),
+    Stat(stat::Args),
     Verify(verify::Args),
     Protect(protect::Args),
     Repair(repair::Args),
@@ -75,6 +77,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Fa
         Command::Compress(args) => compress::run(args),
         Command::Decompress(args) => decompress::run(args),
         Command::Info(args) => info::run(args),
+        Command::Stat(args) => stat::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Protect(args) => protect::run(args),
         Command::Repair(args) => repair::run(args),

@@ -32,7 +32,7 @@ pub use container::{Container, Mode, Options};
 pub use decompress::{decompress, decompress_and_hash};
 pub use error::{Error, ErrorKind, Result};
 pub use original::{ChunkIndex, Grid, Memory, Original, PlainFile};
-pub use stored::{Stored, StoredTensor, StoredUsage};
+pub use stored::{Stored, StoredTensor, StoredTensorUsage, StoredUsage};
 
 /// What a long operation tells its caller, and asks: called from many threads, some hundred times a second.
 pub trait Progress: Sync {

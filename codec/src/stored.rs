@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::Progress;
-use crate::container::Container;
+use crate::container::{CodecUsage, Container};
 use crate::decompress::decompress;
 use crate::error::{Error, Result};
 use crate::original::{ChunkIndex, Grid, Original, PlainFile};
@@ -29,8 +29,19 @@ pub struct StoredTensor<'a> {
     pub name: &'a str,
     /// Its dtype as the header of a safetensors file spells it.
     pub dtype: &'a str,
+    /// Its dimensions.
+    pub shape: &'a [u64],
     /// Where its bytes lie in the original.
     pub range: Range<u64>,
+}
+
+/// How a tensor of an original is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredTensorUsage {
+    /// What each codec stores of it.
+    pub codecs: Vec<StoredUsage>,
+    /// The tensor with the same bytes that is stored instead of it, by its position among all.
+    pub twin: Option<usize>,
 }
 
 /// How much of an original is stored by one codec.
@@ -44,6 +55,17 @@ pub struct StoredUsage {
     pub original_len: u64,
     /// Bytes of the file that they take.
     pub stored_len: u64,
+}
+
+impl From<CodecUsage> for StoredUsage {
+    fn from(usage: CodecUsage) -> StoredUsage {
+        StoredUsage {
+            codec: usage.codec.name().to_owned(),
+            pieces: usage.chunks,
+            original_len: usage.original_len,
+            stored_len: usage.stored_len,
+        }
+    }
 }
 
 impl Stored {
@@ -131,12 +153,22 @@ impl Stored {
             Stored::Container(container) => container
                 .tensors()
                 .iter()
-                .map(|tensor| StoredTensor { name: &tensor.name, dtype: &tensor.dtype, range: tensor.range.clone() })
+                .map(|tensor| StoredTensor {
+                    name: &tensor.name,
+                    dtype: &tensor.dtype,
+                    shape: &tensor.shape,
+                    range: tensor.range.clone(),
+                })
                 .collect(),
             Stored::Upstream(file) => file
                 .tensors()
                 .iter()
-                .map(|tensor| StoredTensor { name: &tensor.name, dtype: tensor.dtype, range: tensor.range.clone() })
+                .map(|tensor| StoredTensor {
+                    name: &tensor.name,
+                    dtype: tensor.dtype,
+                    shape: &tensor.shape,
+                    range: tensor.range.clone(),
+                })
                 .collect(),
         }
     }
@@ -144,17 +176,22 @@ impl Stored {
     /// What each codec stores.
     pub fn codec_usage(&self) -> Vec<StoredUsage> {
         match self {
-            Stored::Container(container) => container
-                .codec_usage()
-                .into_iter()
-                .map(|usage| StoredUsage {
-                    codec: usage.codec.name().to_owned(),
-                    pieces: usage.chunks,
-                    original_len: usage.original_len,
-                    stored_len: usage.stored_len,
-                })
-                .collect(),
+            Stored::Container(container) => container.codec_usage().into_iter().map(StoredUsage::from).collect(),
             Stored::Upstream(file) => file.codec_usage(),
+        }
+    }
+
+    /// How each of the [tensors](Stored::tensors) is stored, in their order.
+    pub fn tensor_usage(&self) -> Vec<StoredTensorUsage> {
+        match self {
+            Stored::Container(container) => {
+                let usage = container.tensor_usage().into_iter().map(|usage| StoredTensorUsage {
+                    codecs: usage.codecs.into_iter().map(StoredUsage::from).collect(),
+                    twin: usage.twin,
+                });
+                usage.collect()
+            }
+            Stored::Upstream(file) => file.tensor_usage(),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod mount_helper;
 pub mod mounts;
 pub mod protect;
 pub mod repair;
+pub mod stat;
 pub mod umount;
 pub mod verify;
 

@@ -1,5 +1,6 @@
 //! What people see: sizes, progress, tables.
 
+pub mod csv;
 pub mod progress;
 pub mod size;
 pub mod table;

@@ -5,16 +5,24 @@ use super::printable;
 /// Between two columns.
 const GAP: &str = "  ";
 
-/// Rows of cells under a heading. The first column holds names, the others numbers.
+/// Rows of cells under a heading. The first column holds names, the others numbers unless they are said to hold words.
 #[derive(Clone, Debug)]
 pub struct Table {
     rows: Vec<Vec<String>>,
+    /// The columns of words.
+    words: Vec<usize>,
 }
 
 impl Table {
     /// A table with these headings and no rows.
     pub fn new(headings: &[&str]) -> Table {
-        Table { rows: vec![headings.iter().map(|&heading| heading.to_owned()).collect()] }
+        Table::with_words(headings, &[])
+    }
+
+    /// The same, in which these columns hold words too, the first one counted as 0.
+    pub fn with_words(headings: &[&str], columns: &[usize]) -> Table {
+        let words = [&[0], columns].concat();
+        Table { rows: vec![headings.iter().map(|&heading| heading.to_owned()).collect()], words }
     }
 
     /// Adds a row, which has as many cells as there are headings.
@@ -24,7 +32,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The table as lines, each with `indent` before it: names to the left, numbers to the right.
+    /// The table as lines, each with `indent` before it: words to the left, numbers to the right.
     pub fn render(&self, indent: &str) -> String {
         let widths: Vec<usize> = (0..self.rows[0].len())
             .map(|column| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
@@ -34,11 +42,8 @@ impl Table {
             let mut line = indent.to_owned();
             for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
                 let padding = " ".repeat(width - cell.chars().count());
-                if column == 0 {
-                    line += &(cell.clone() + &padding);
-                } else {
-                    line += &(GAP.to_owned() + &padding + cell);
-                }
+                line += if column == 0 { "" } else { GAP };
+                line += &if self.words.contains(&column) { cell.clone() + &padding } else { padding + cell };
             }
             text += line.trim_end();
             text.push('\n');
@@ -59,5 +64,13 @@ mod tests {
         table.row(["x".to_owned(), String::new()]);
         let expected = ["  file           size", "  größe.bs        1 B", "  a\\nb\\u{1b}  12.5 MB", "  x", ""];
         assert_eq!(table.render("  ").split('\n').collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn words_may_stand_between_numbers() {
+        let mut table = Table::with_words(&["name", "codec", "size"], &[1]);
+        table.row(["a", "raw", "1000 B"].map(str::to_owned));
+        table.row(["bias", "scaled", "1 B"].map(str::to_owned));
+        assert_eq!(table.render(""), "name  codec     size\na     raw     1000 B\nbias  scaled     1 B\n");
     }
 }

@@ -8,6 +8,7 @@ mod files;
 mod in_place;
 mod inspection;
 mod interruption;
+mod stat;
 mod support;
 mod upstream;
 mod words;

@@ -20,7 +20,9 @@ fn assert_help(name: &str, text: &str) {
 fn help_teaches() {
     let scratch = Scratch::new();
     assert_help("bigsmall", &scratch.ok("--help"));
-    for command in ["compress", "decompress", "info", "verify", "protect", "repair", "mount", "mounts", "umount"] {
+    for command in
+        ["compress", "decompress", "info", "stat", "verify", "protect", "repair", "mount", "mounts", "umount"]
+    {
         let help = scratch.ok(&format!("{command} --help"));
         assert!(help.contains(&format!("Examples:\n  bigsmall {command}")), "{help}");
         assert_eq!(help, scratch.ok(&format!("help {command}")));

@@ -7,6 +7,7 @@ mod graft;
 mod index;
 mod name;
 mod reader;
+mod usage;
 mod writer;
 
 pub use crate::chunk::Codec;
@@ -16,6 +17,7 @@ pub use graft::{Grafted, graft};
 pub use index::Tensor;
 pub use name::{EXTENSION, shown_name};
 pub use reader::{CodecUsage, Container};
+pub use usage::TensorUsage;
 pub use writer::{Mode, Options, Summary, compress};
 pub(crate) use writer::{WINDOW, chunk_size, plan};
 

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::layout::{Layout, TensorLayout};
 use crate::original::{ChunkIndex, DEFAULT_CHUNK_SIZE, Grid, Original, PlainFile, checked_range};
 use crate::output::NewFile;
-use crate::stored::StoredUsage;
+use crate::stored::{StoredTensorUsage, StoredUsage};
 use crate::stream::cancelled;
 use crate::verify::{Cause, Damage, Report};
 
@@ -222,6 +222,28 @@ impl UpstreamFile {
             usage.stored_len += if first { entry.stored.end - entry.stored.start } else { 0 };
         }
         usage.into_values().collect()
+    }
+
+    /// How each of the [tensors](UpstreamFile::tensors) is stored, in their order. What a group takes is divided among its tensors
+    /// evenly, as they are equally long.
+    pub fn tensor_usage(&self) -> Vec<StoredTensorUsage> {
+        let mut first_at = HashMap::new();
+        let usage = self.tensors.iter().enumerate().map(|(number, tensor)| {
+            let entry = &self.units[tensor.unit].entry;
+            let first = *first_at.entry(tensor.place()).or_insert(number);
+            let twin = (first != number).then_some(first);
+            let (part, whole) = (tensor.part.clone(), self.units[tensor.unit].expected.bytes as u128);
+            let up_to =
+                |at: usize| (u128::from(entry.stored.end - entry.stored.start) * at as u128 / whole.max(1)) as u64;
+            let usage = StoredUsage {
+                codec: if twin.is_some() { TIED } else { &entry.codec }.to_owned(),
+                pieces: 1,
+                original_len: part.len() as u64,
+                stored_len: if twin.is_some() { 0 } else { up_to(part.end) - up_to(part.start) },
+            };
+            StoredTensorUsage { codecs: vec![usage], twin }
+        });
+        usage.collect()
     }
 
     /// Decodes everything, tensors in parallel on the threads of the current rayon pool, and writes it to `out`. Each thread
