@@ -33,6 +33,16 @@ impl Failure {
     pub fn with_code(code: u8, message: impl Into<String>) -> Failure {
         Failure { message: message.into(), code }
     }
+
+    /// The same failure of a command that has left what it had done by then.
+    #[must_use]
+    pub fn with_work_kept(self) -> Failure {
+        let kept = "what is done is kept: the same command goes on from there";
+        match interrupt::caught() {
+            Some(_) => Failure { message: format!("interrupted; {kept}"), ..self },
+            None => Failure { message: format!("{}\n{kept}", self.message), ..self },
+        }
+    }
 }
 
 impl From<bigsmall_codec::Error> for Failure {

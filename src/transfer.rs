@@ -7,12 +7,13 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bigsmall_codec::output::{Attributes, Existing, NewDirectory, NewFile, check_replaceable};
+use bigsmall_codec::output::{Attributes, Existing, KeptJournal, NewDirectory, NewFile, check_replaceable, unfinished};
 use bigsmall_codec::{Error, ErrorKind, Progress};
 
 use crate::failure::Failure;
@@ -67,6 +68,47 @@ pub struct Transfer {
     /// The attributes of `root` if it is to be made; `None` when it is there.
     new_root: Option<Attributes>,
     existing: Existing,
+    start: Start,
+}
+
+/// What becomes of what an interrupted run has left of the same targets, and of what this one leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It is removed.
+    Anew,
+    /// This run goes on with it, and leaves what it has done to the next when it fails.
+    Resume,
+}
+
+/// How one file is made from another.
+pub trait Conversion {
+    /// What there is to say about a file that was made.
+    type Outcome;
+
+    /// Writes to `file` what is made from `item`; gives what there is to say, and the attributes that the file is to have.
+    ///
+    /// # Errors
+    /// Whatever goes wrong.
+    fn convert(&mut self, item: &Item, file: &mut NewFile) -> Result<(Self::Outcome, Attributes), Failure>;
+
+    /// What there is to say about the file at `place` if it is what [`convert`](Conversion::convert) would make: an earlier run has left
+    /// it, with that journal.
+    fn finished(&mut self, item: &Item, place: &Path, journal: &KeptJournal) -> Option<Self::Outcome>;
+}
+
+/// One that cannot be resumed.
+struct Unresumable<F>(F);
+
+impl<T, F: FnMut(&Item, &mut NewFile) -> Result<(T, Attributes), Failure>> Conversion for Unresumable<F> {
+    type Outcome = T;
+
+    fn convert(&mut self, item: &Item, file: &mut NewFile) -> Result<(T, Attributes), Failure> {
+        self.0(item, file)
+    }
+
+    fn finished(&mut self, _: &Item, _: &Path, _: &KeptJournal) -> Option<T> {
+        None
+    }
 }
 
 /// A file that was converted.
@@ -103,7 +145,13 @@ impl Transfer {
     ///
     /// # Errors
     /// When it may not or cannot be made.
-    pub fn file(source: &Path, metadata: &Metadata, target: &Path, existing: Existing) -> Result<Transfer, Failure> {
+    pub fn file(
+        source: &Path,
+        metadata: &Metadata,
+        target: &Path,
+        existing: Existing,
+        start: Start,
+    ) -> Result<Transfer, Failure> {
         let (Some(name), false) = (target.file_name(), ends_in_slash(target)) else {
             return Err(Failure::new(format!("{}: there is no such directory", target.display())));
         };
@@ -113,6 +161,7 @@ impl Transfer {
             directories: Vec::new(),
             new_root: None,
             existing,
+            start,
         };
         transfer.check_parent(target)?;
         transfer.check_files()?;
@@ -128,6 +177,7 @@ impl Transfer {
         metadata: &Metadata,
         target: &Path,
         existing: Existing,
+        start: Start,
         mut fate: impl FnMut(&Entry) -> Result<Fate, Failure>,
     ) -> Result<Transfer, Failure> {
         check_not_inside(source, target)?;
@@ -148,6 +198,7 @@ impl Transfer {
             directories: directories.collect(),
             new_root: fs::symlink_metadata(target).is_err().then(|| Attributes::of(metadata)),
             existing,
+            start,
         };
         transfer.check_names()?;
         if transfer.new_root.is_some() {
@@ -175,42 +226,111 @@ impl Transfer {
         self.root.join(&item.name)
     }
 
-    /// Makes everything. `convert` makes one file: it writes the contents, and gives its outcome and the attributes
-    /// that the file is to have.
+    /// Makes everything. `convert` makes one file: see [`Conversion::convert`].
     ///
     /// # Errors
     /// The first of anything; nothing unfinished is left behind.
     pub fn run<T>(
         &self,
         meter: &Meter,
-        mut convert: impl FnMut(&Item, &mut NewFile) -> Result<(T, Attributes), Failure>,
+        convert: impl FnMut(&Item, &mut NewFile) -> Result<(T, Attributes), Failure>,
     ) -> Result<Vec<Converted<'_, T>>, Failure> {
-        let staged = self.new_root.as_ref().map(|_| NewDirectory::create(&self.root)).transpose()?;
+        self.run_resumable(meter, Unresumable(convert))
+    }
+
+    /// Makes everything.
+    ///
+    /// # Errors
+    /// The first of anything; nothing unfinished is left behind, unless it is for a run that resumes.
+    pub fn run_resumable<C: Conversion>(
+        &self,
+        meter: &Meter,
+        mut conversion: C,
+    ) -> Result<Vec<Converted<'_, C::Outcome>>, Failure> {
+        // The next run wants to know of files that are finished, as long as not all are.
+        let mut journals = Vec::new();
+        let result = self.make_all(meter, &mut conversion, &mut journals);
+        result.map_err(|failure| {
+            if self.start == Start::Resume {
+                journals.into_iter().for_each(KeptJournal::keep);
+            }
+            if self.is_unfinished() || self.start == Start::Resume && unfinished(&self.root) {
+                failure.with_work_kept()
+            } else {
+                failure
+            }
+        })
+    }
+
+    fn make_all<C: Conversion>(
+        &self,
+        meter: &Meter,
+        conversion: &mut C,
+        journals: &mut Vec<KeptJournal>,
+    ) -> Result<Vec<Converted<'_, C::Outcome>>, Failure> {
+        let staged = self.new_root.as_ref().map(|_| match self.start {
+            Start::Anew => NewDirectory::create(&self.root),
+            Start::Resume => NewDirectory::resume(&self.root),
+        });
+        let staged = staged.transpose()?;
         let root = staged.as_ref().map_or(self.root.as_path(), NewDirectory::path);
-        let (mut made, mut converted) = (Vec::new(), Vec::new());
+        let mut converted = Vec::new();
+        let mut made = Vec::new();
         for (name, attributes) in &self.directories {
             let path = root.join(name);
             match fs::create_dir(&path) {
                 Ok(()) => made.push((path, attributes)),
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+                    // If it is not the user's, an earlier run has made it, perhaps with the permissions of its source.
+                    if staged.is_some() {
+                        fs::set_permissions(&path, Permissions::from_mode(0o700))
+                            .map_err(|e| Error::io("cannot set the permissions", e).in_file(&path))?;
+                        made.push((path, attributes));
+                    }
+                }
                 Err(e) => return Err(Error::io("cannot be created", e).in_file(&self.root.join(name)).into()),
             }
         }
         for item in &self.items {
             meter.set_file(&item.name.to_string_lossy());
-            let mut file = match &staged {
-                Some(directory) => directory.create_file(&item.name)?,
-                None => NewFile::create(&self.target_of(item), self.existing)?,
+            let (place, begun) = (root.join(&item.name), Instant::now());
+            let mut existing = self.existing;
+            if self.start == Start::Resume && fs::symlink_metadata(&place).is_ok() {
+                if item.convert {
+                    if let Some(journal) = KeptJournal::find(&place) {
+                        if let Some(outcome) = conversion.finished(item, &place, &journal) {
+                            journals.push(journal);
+                            converted.push(Converted { item, outcome, time: begun.elapsed() });
+                            continue;
+                        }
+                        // It is of a source that is no longer the same.
+                        existing = Existing::Replace;
+                    }
+                } else if is_copy(&item.source, &place) {
+                    meter.advance(item.source_len);
+                    continue;
+                }
+                if staged.is_some() {
+                    fs::remove_file(&place).map_err(|e| Error::io("cannot be removed", e).in_file(&place))?;
+                }
+            }
+            let mut file = match (&staged, self.start) {
+                (Some(directory), _) => directory.create_file(&item.name)?,
+                (None, Start::Anew) => NewFile::create(&place, existing)?,
+                (None, Start::Resume) => NewFile::resume(&place, existing)?,
             };
             if item.convert {
-                let start = Instant::now();
-                let (outcome, attributes) = convert(item, &mut file)?;
-                file.commit(&attributes)?;
-                converted.push(Converted { item, outcome, time: start.elapsed() });
+                let (outcome, attributes) = conversion.convert(item, &mut file)?;
+                journals.extend(file.commit_keeping_journal(&attributes)?);
+                converted.push(Converted { item, outcome, time: begun.elapsed() });
             } else {
                 let attributes = copy(&item.source, &mut file, meter)?;
                 file.commit(&attributes)?;
             }
+        }
+        journals.clear();
+        if let Some(directory) = staged.as_ref().filter(|_| self.start == Start::Resume) {
+            self.remove_others(directory.path())?;
         }
         // Innermost first: what is put into a directory changes its time, and its permissions may forbid it.
         for (path, attributes) in made.iter().rev() {
@@ -220,6 +340,33 @@ impl Transfer {
             directory.commit(attributes)?;
         }
         Ok(converted)
+    }
+
+    /// Removes what an earlier run has put into `root` and this one has no use for, since the source has changed.
+    fn remove_others(&self, root: &Path) -> Result<(), Failure> {
+        let wanted: HashSet<&Path> = self.items.iter().map(|item| item.name.as_path()).collect();
+        let directories: HashSet<&Path> = self.directories.iter().map(|(name, _)| name.as_path()).collect();
+        let mut open = vec![PathBuf::new()];
+        while let Some(directory) = open.pop() {
+            let path = root.join(&directory);
+            let cannot_read = |e| Error::io("cannot be read", e).in_file(&path);
+            for entry in fs::read_dir(&path).map_err(cannot_read)? {
+                let entry = entry.map_err(cannot_read)?;
+                let (name, is_directory) =
+                    (directory.join(entry.file_name()), entry.file_type().map_err(cannot_read)?.is_dir());
+                let removed = match is_directory {
+                    true if directories.contains(name.as_path()) => {
+                        open.push(name);
+                        continue;
+                    }
+                    true => fs::remove_dir_all(entry.path()),
+                    false if wanted.contains(name.as_path()) => continue,
+                    false => fs::remove_file(entry.path()),
+                };
+                removed.map_err(|e| Error::io("cannot be removed", e).in_file(&entry.path()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Fails when two files would get one name.
@@ -268,12 +415,27 @@ impl Transfer {
             }
             Err(e) => return Err(Failure::new(format!("{root}: cannot be read: {e}"))),
         };
-        if self.existing == Existing::Refuse && entries.next().is_some() {
+        if self.existing == Existing::Refuse && entries.next().is_some() && !self.is_unfinished() {
             return Err(Failure::new(format!(
                 "{root}: exists already\n--force writes into it and replaces files of the same names; -o gives another place"
             )));
         }
         Ok(())
+    }
+
+    /// Whether an earlier run has begun to make this, so that this one can go on.
+    fn is_unfinished(&self) -> bool {
+        self.start == Start::Resume && self.conversions().any(|item| unfinished(&self.target_of(item)))
+    }
+
+    /// Whether an earlier run has made this file, which this one goes on with.
+    fn may_be_finished(&self, item: &Item) -> bool {
+        let target = self.target_of(item);
+        self.start == Start::Resume
+            && match item.convert {
+                true => KeptJournal::exists(&target),
+                false => is_copy(&item.source, &target),
+            }
     }
 
     /// Fails when a file may not be put where it is to be.
@@ -294,6 +456,9 @@ impl Transfer {
                     false => format!("{source}: would be written over a file that is read; give another place with -o"),
                 }));
             }
+            if self.may_be_finished(item) {
+                continue;
+            }
             check_replaceable(&target, self.existing).map_err(|e| match (e.kind(), self.existing) {
                 (ErrorKind::AlreadyExists, Existing::Refuse) => {
                     Failure::new(format!("{e}\n--force replaces it; -o gives another name"))
@@ -303,6 +468,14 @@ impl Transfer {
         }
         Ok(())
     }
+}
+
+/// Whether the file at `place` is a copy of `source` that was made as [`copy`] makes them, as far as size and time tell.
+fn is_copy(source: &Path, place: &Path) -> bool {
+    let same = |one: &Metadata, other: &Metadata| {
+        one.is_file() && other.is_file() && one.len() == other.len() && one.modified().ok() == other.modified().ok()
+    };
+    matches!((fs::metadata(source), fs::symlink_metadata(place)), (Ok(one), Ok(other)) if same(&one, &other))
 }
 
 /// Copies `source` as it is.

@@ -2,16 +2,15 @@
 
 use std::ffi::OsString;
 use std::fs::Metadata;
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bigsmall_codec::container::{self, EXTENSION, Mode, Options, Summary};
 use bigsmall_codec::original::MAX_CHUNK_SIZE;
-use bigsmall_codec::output::{Attributes, NewFile};
+use bigsmall_codec::output::{Attributes, KeptJournal, NewFile};
 use bigsmall_codec::parity::Share;
-use bigsmall_codec::{Container, Error, PlainFile, Stored};
+use bigsmall_codec::{Container, Error, PlainFile, Progress, Stored};
 use serde::Serialize;
 
 use super::in_place;
@@ -19,7 +18,7 @@ use super::protect::{self, DEFAULT_PERCENT, Protected, may_write_sidecar, parse_
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::options::{Force, Report, Threads};
-use crate::transfer::{self, Converted, Copied, Fate, Item, Transfer};
+use crate::transfer::{self, Conversion, Converted, Copied, Fate, Item, Start, Transfer};
 use crate::tree;
 use crate::ui::progress::{Meter, Quiet};
 use crate::ui::size::{parse_size, show_size};
@@ -51,6 +50,8 @@ Examples:
       writes the directory Llama-3-8B-bigsmall: a .bs for each .safetensors and .gguf, and a copy of the rest
   bigsmall compress --ecc model.safetensors
       writes model.bs.ecc as well: any tenth of model.bs may then be lost
+  bigsmall compress --resume Llama-3-8B
+      goes on from where an interrupted run got to; if this one is interrupted, the next can
   bigsmall compress --in-place Llama-3-8B
       puts a .bs in the place of each of those, once it has been compared with it
   bigsmall compress --hf-cache ~/.cache/huggingface/hub
@@ -110,6 +111,14 @@ pub struct Args {
           default_missing_value = DEFAULT_PERCENT, value_parser = parse_share)]
     ecc: Option<Share>,
 
+    /// Go on from where an interrupted run with the same SRC and OUT got to, and leave what is done if this one fails
+    ///
+    /// What was done is taken over only if it provably is what this run would write: the result is the same as that of a run without
+    /// interruption. If the source has changed since, or the options, its container is begun anew. Without this option what an
+    /// interrupted run has left is removed.
+    #[arg(long)]
+    resume: bool,
+
     #[command(flatten)]
     threads: Threads,
 
@@ -157,6 +166,12 @@ fn parse_chunk_size(text: &str) -> Result<u32, String> {
         })
 }
 
+impl Args {
+    fn start(&self) -> Start {
+        if self.resume { Start::Resume } else { Start::Anew }
+    }
+}
+
 /// Compresses.
 ///
 /// # Errors
@@ -176,7 +191,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         transfer.conversions().try_for_each(|item| may_write_sidecar(&transfer.target_of(item), existing))?;
     }
     let results = args.threads.run(|| {
-        let results = transfer.run(&meter, |item, file| compress(item, file, &options, &meter))?;
+        let results = transfer.run_resumable(&meter, Compression { options: &options, meter: &meter })?;
         let targets = results.iter().map(|result| transfer.target_of(result.item));
         let share = args.ecc.iter();
         let protected = share.flat_map(|&share| targets.clone().map(move |target| (target, share)));
@@ -192,6 +207,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         container: transfer.target_of(item),
         original_len: outcome.original_len,
         stored_len: outcome.stored_len,
+        resumed_len: outcome.kept_len,
         sha256: outcome.sha256,
         time: *time,
     });
@@ -213,7 +229,7 @@ fn run_in_place(args: &Args, options: &Options) -> Result<ExitCode, Failure> {
         let (mut results, mut parity) = (Vec::new(), Vec::new());
         for candidate in &candidates {
             meter.set_file(&candidate.path.to_string_lossy());
-            let replaced = in_place::replace(candidate, options, &meter)?;
+            let replaced = in_place::replace(candidate, options, args.start(), &meter)?;
             if let (Some(share), Some(container)) = (args.ecc, &replaced.container) {
                 parity.push(protect(container, share, existing, &Quiet(&meter))?);
             }
@@ -229,6 +245,7 @@ fn run_in_place(args: &Args, options: &Options) -> Result<ExitCode, Failure> {
         original_len: result.original_len,
         // What was left takes what it took.
         stored_len: if result.container.is_some() { result.stored_len } else { result.original_len },
+        resumed_len: result.resumed_len,
         sha256: result.sha256,
         time: result.time,
     });
@@ -243,7 +260,7 @@ fn plan(args: &Args) -> Result<Transfer, Failure> {
     if metadata.is_file() {
         refuse_container(source)?;
         let target = file_target(source, args.output.as_deref());
-        Transfer::file(source, &metadata, &target, existing)
+        Transfer::file(source, &metadata, &target, existing, args.start())
     } else if metadata.is_dir() {
         plan_directory(args, &metadata)
     } else {
@@ -260,7 +277,7 @@ fn plan_directory(args: &Args, metadata: &Metadata) -> Result<Transfer, Failure>
             name
         })?,
     };
-    let transfer = Transfer::directory(source, metadata, &target, args.force.existing(), |file| {
+    let transfer = Transfer::directory(source, metadata, &target, args.force.existing(), args.start(), |file| {
         if !holds_weights(&file.path) {
             return Ok(Fate::Copy);
         }
@@ -316,21 +333,29 @@ pub(super) fn recorded_name(source: &Path) -> String {
     name[start.unwrap_or(0)..].to_owned()
 }
 
-/// Writes the container of `item` to `file`, and gives the attributes that the file is to have.
-fn compress(
-    item: &Item,
-    file: &mut NewFile,
-    options: &Options,
-    meter: &Meter,
-) -> Result<(Summary, Attributes), Failure> {
-    let source = PlainFile::open(&item.source)?;
-    let metadata = source.file().metadata();
-    let metadata = metadata.map_err(|e| Error::io("cannot be read", e).in_file(&item.source))?;
-    let mut out = BufWriter::with_capacity(1 << 20, &mut *file);
-    let summary = container::compress(&source, &recorded_name(&item.source), options, &mut out, meter);
-    drop(out);
-    let summary = summary.map_err(|e| file.name_failure(e))?;
-    Ok((summary, Attributes::of(&metadata)))
+/// How a container is made from a file.
+struct Compression<'a> {
+    options: &'a Options,
+    meter: &'a Meter,
+}
+
+impl Conversion for Compression<'_> {
+    type Outcome = Summary;
+
+    fn convert(&mut self, item: &Item, file: &mut NewFile) -> Result<(Summary, Attributes), Failure> {
+        let source = PlainFile::open(&item.source)?;
+        let metadata = source.file().metadata();
+        let metadata = metadata.map_err(|e| Error::io("cannot be read", e).in_file(&item.source))?;
+        let summary = container::compress_file(&source, &recorded_name(&item.source), self.options, file, self.meter)?;
+        Ok((summary, Attributes::of(&metadata)))
+    }
+
+    fn finished(&mut self, item: &Item, place: &Path, journal: &KeptJournal) -> Option<Summary> {
+        let source = PlainFile::open(&item.source).ok()?;
+        let name = recorded_name(&item.source);
+        let summary = container::finished(&source, &name, self.options, place, journal, &Quiet(self.meter));
+        summary.inspect(|_| self.meter.advance(item.source_len))
+    }
 }
 
 /// The result for programs.
@@ -351,6 +376,8 @@ struct JsonFile {
     container: String,
     original_bytes: u64,
     container_bytes: u64,
+    /// Of the original, those that an interrupted run had coded; 0 without `--resume`.
+    resumed_bytes: u64,
     sha256: String,
     seconds: f64,
 }
@@ -368,6 +395,8 @@ struct Shown<'a> {
     container: PathBuf,
     original_len: u64,
     stored_len: u64,
+    /// Bytes of the original that an earlier run had coded.
+    resumed_len: u64,
     sha256: [u8; 32],
     time: Duration,
 }
@@ -384,6 +413,7 @@ fn show(report: Report, files: &[Shown<'_>], copied: Copied, parity: Vec<Protect
             container: file.container.display().to_string(),
             original_bytes: file.original_len,
             container_bytes: file.stored_len,
+            resumed_bytes: file.resumed_len,
             sha256: ui::hex(&file.sha256),
             seconds: file.time.as_secs_f64(),
         });
@@ -401,8 +431,13 @@ fn show(report: Report, files: &[Shown<'_>], copied: Copied, parity: Vec<Protect
     if files.len() > 1 {
         table.row(row("total".to_owned(), total.original_bytes, total.container_bytes, total.seconds));
     }
+    let resumed = files.iter().filter(|file| file.resumed_len > 0).map(|file| {
+        let (name, len) = (file.container.display(), show_size(file.resumed_len));
+        format!("{name}: {len} of {} had been done before\n", show_size(file.original_len))
+    });
+    let resumed: String = resumed.collect();
     let parity = if parity.is_empty() { String::new() } else { "\n".to_owned() + &protect::describe(&parity) };
-    ui::print(&(table.render("") + &copied.to_string() + &parity))
+    ui::print(&(table.render("") + &copied.to_string() + &resumed + &parity))
 }
 
 fn row(name: String, original: u64, compressed: u64, seconds: f64) -> [String; 5] {

@@ -18,7 +18,7 @@ use super::{has_container_name, hub_index, in_container};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::options::{Force, Report, Threads};
-use crate::transfer::{self, Converted, Copied, Fate, Item, Transfer};
+use crate::transfer::{self, Converted, Copied, Fate, Item, Start, Transfer};
 use crate::tree::{self, Entry};
 use crate::ui;
 use crate::ui::progress::Meter;
@@ -109,7 +109,7 @@ fn plan(args: &Args) -> Result<Plan, Failure> {
     if metadata.is_file() {
         let stored = open(source)?;
         let target = file_target(source, &stored, args.output.as_deref())?;
-        let transfer = Transfer::file(source, &metadata, &target, args.force.existing())?;
+        let transfer = Transfer::file(source, &metadata, &target, args.force.existing(), Start::Anew)?;
         Ok(Plan { transfer, original_len: stored.len(), strangers: Vec::new() })
     } else if metadata.is_dir() {
         plan_directory(args, &metadata)
@@ -125,25 +125,32 @@ fn plan_directory(args: &Args, metadata: &Metadata) -> Result<Plan, Failure> {
         None => transfer::sibling(source, original_directory_name)?,
     };
     let (mut original_len, mut strangers) = (0, Vec::new());
-    let transfer = Transfer::directory(source, metadata, &target, args.force.existing(), |Entry { path, .. }| {
-        if let Some(fate) = hub_index::fate(path)? {
-            return Ok(fate);
-        }
-        if !has_container_name(path) {
-            // The parity of a container is of no use to its original.
-            let sidecar = path.extension() == Some(OsStr::new(parity::EXTENSION));
-            let protected = path.with_extension("");
-            let leave = sidecar && has_container_name(&protected) && protected.is_file();
-            return Ok(if leave { Fate::Leave } else { Fate::Copy });
-        }
-        if !Stored::is_stored(path)? && !sidecar_path(path).exists() {
-            strangers.push(path.clone());
-            return Ok(Fate::Copy);
-        }
-        let stored = open(path)?;
-        original_len += stored.len();
-        original_name(path, &stored).map(Fate::Convert)
-    })?;
+    let transfer = Transfer::directory(
+        source,
+        metadata,
+        &target,
+        args.force.existing(),
+        Start::Anew,
+        |Entry { path, .. }| {
+            if let Some(fate) = hub_index::fate(path)? {
+                return Ok(fate);
+            }
+            if !has_container_name(path) {
+                // The parity of a container is of no use to its original.
+                let sidecar = path.extension() == Some(OsStr::new(parity::EXTENSION));
+                let protected = path.with_extension("");
+                let leave = sidecar && has_container_name(&protected) && protected.is_file();
+                return Ok(if leave { Fate::Leave } else { Fate::Copy });
+            }
+            if !Stored::is_stored(path)? && !sidecar_path(path).exists() {
+                strangers.push(path.clone());
+                return Ok(Fate::Copy);
+            }
+            let stored = open(path)?;
+            original_len += stored.len();
+            original_name(path, &stored).map(Fate::Convert)
+        },
+    )?;
     if transfer.conversions().next().is_none() {
         return Err(Failure::new(format!(
             "{}: there is no container (*.{EXTENSION}) in it: nothing to decompress",

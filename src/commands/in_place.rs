@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::io::{BufWriter, Read};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use bigsmall_codec::{Container, Error, ErrorKind, PlainFile};
 
 use super::compress::{WEIGHTS, container_name, holds_weights, recorded_name};
 use crate::failure::Failure;
+use crate::transfer::Start;
 use crate::tree::{self, Identity};
 use crate::ui::progress::{Meter, Quiet};
 
@@ -50,6 +51,8 @@ pub struct Replaced {
     pub container: Option<PathBuf>,
     pub original_len: u64,
     pub stored_len: u64,
+    /// Bytes of the original that an earlier run had coded.
+    pub resumed_len: u64,
     pub sha256: [u8; 32],
     pub time: Duration,
 }
@@ -153,7 +156,7 @@ fn is_container_of(target: &Path, path: &Path) -> bool {
 ///
 /// # Errors
 /// When it cannot be done; the file is then still there.
-pub fn replace(candidate: &Candidate, options: &Options, meter: &Meter) -> Result<Replaced, Failure> {
+pub fn replace(candidate: &Candidate, options: &Options, resume: Start, meter: &Meter) -> Result<Replaced, Failure> {
     let start = Instant::now();
     let Candidate { path, target, .. } = candidate;
     let source = PlainFile::open(path)?;
@@ -162,16 +165,17 @@ pub fn replace(candidate: &Candidate, options: &Options, meter: &Meter) -> Resul
     // Left by a run that was killed: compared when it was found.
     let finished = path != target && fs::symlink_metadata(target).is_ok();
     let existing = if path == target || finished { Existing::Replace } else { Existing::Refuse };
-    let mut file = NewFile::create(target, existing)?;
-    let mut out = BufWriter::with_capacity(1 << 20, &mut file);
-    let summary = container::compress(&source, &recorded_name(path), options, &mut out, meter);
-    drop(out);
-    let summary = summary.map_err(|e| file.name_failure(e))?;
+    let mut file = match resume {
+        Start::Anew => NewFile::create(target, existing)?,
+        Start::Resume => NewFile::resume(target, existing)?,
+    };
+    let summary = container::compress_file(&source, &recorded_name(path), options, &mut file, meter)?;
     let mut replaced = Replaced {
         source: path.clone(),
         container: None,
         original_len: summary.original_len,
         stored_len: summary.stored_len,
+        resumed_len: summary.kept_len,
         sha256: summary.sha256,
         time: Duration::ZERO,
     };

@@ -24,7 +24,7 @@ use super::{containers_in, has_container_name, hub_index, in_container};
 use crate::failure::{FAILED, Failure};
 use crate::interrupt;
 use crate::options::{Force, Report, Threads};
-use crate::transfer::{Fate, Transfer};
+use crate::transfer::{Fate, Start, Transfer};
 use crate::tree;
 use crate::ui::progress::Meter;
 use crate::ui::size::show_size;
@@ -298,7 +298,7 @@ fn migrate_to(args: &Args, metadata: &fs::Metadata, output: &Path) -> Result<Res
     let mut results = Results::default();
     let mut total = 0;
     let transfer = if metadata.is_dir() {
-        let transfer = Transfer::directory(source, metadata, output, existing, |file| {
+        let transfer = Transfer::directory(source, metadata, output, existing, Start::Anew, |file| {
             let path = &file.path;
             if let Some(fate) = hub_index::fate(path)? {
                 return Ok(fate);
@@ -334,7 +334,7 @@ fn migrate_to(args: &Args, metadata: &fs::Metadata, output: &Path) -> Result<Res
         total += 3 * stored.len();
         let target =
             if output.is_dir() { output.join(source.file_name().unwrap_or_default()) } else { output.to_owned() };
-        Transfer::file(source, metadata, &target, existing)?
+        Transfer::file(source, metadata, &target, existing, Start::Anew)?
     };
     let meter = Meter::new(total + transfer.copies().bytes, args.report.quiet);
     let converted = transfer.run(&meter, |item, file| {

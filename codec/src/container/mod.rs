@@ -5,8 +5,10 @@ mod fallback;
 mod frame;
 mod graft;
 mod index;
+mod journal;
 mod name;
 mod reader;
+mod resume;
 mod usage;
 mod writer;
 
@@ -17,6 +19,7 @@ pub use graft::{Grafted, graft};
 pub use index::Tensor;
 pub use name::{EXTENSION, shown_name};
 pub use reader::{CodecUsage, Container};
+pub use resume::{compress_file, finished};
 pub use usage::TensorUsage;
 pub use writer::{Mode, Options, Summary, compress};
 pub(crate) use writer::{WINDOW, chunk_size, plan};

@@ -7,9 +7,10 @@
 //! depends on the source and the options alone.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -17,18 +18,20 @@ use sha2::{Digest, Sha256};
 use super::duplicates;
 use super::frame;
 use super::index::{Index, LONGEST_NAME, OriginalInfo, Segment, StoredChunk, Tensor};
+use super::journal::{Journal, Kept};
 use crate::Progress;
 use crate::checksum::checksum;
-use crate::chunk::block::Buffers;
+use crate::chunk::block::{Buffers, Scratch};
 use crate::chunk::normalise::Shape;
 use crate::chunk::plan::{MAY_SHARE_TABLE, Pieces, Plan, ReadyPlan, Sample, zstd_level};
 use crate::chunk::scale::QUAD;
 use crate::chunk::statistics::KeyStatistics;
-use crate::chunk::{self, Codec};
+use crate::chunk::{self, Codec, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hashes::{Md5, RangeHashes};
 use crate::layout::{Content, Layout, SegmentLayout, TensorLayout};
 use crate::original::{DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, Original};
+use crate::output::NewFile;
 use crate::rans::Table;
 use crate::split::Element;
 
@@ -84,6 +87,8 @@ pub struct Summary {
     pub stored_len: u64,
     /// The SHA-256 of the original.
     pub sha256: [u8; 32],
+    /// Bytes of the original that an earlier run had coded: see [`compress_file`](super::compress_file).
+    pub kept_len: u64,
 }
 
 /// Bytes of a window (or one chunk, if that is larger). Two windows are in memory, and two coded ones: few enough to stay
@@ -118,6 +123,18 @@ pub fn compress(
     out: &mut (dyn Write + Send),
     progress: &dyn Progress,
 ) -> Result<Summary> {
+    write(source, name, options, Out::Stream(out), None, progress)
+}
+
+/// Writes the container to `out`, where the chunks that were `kept` lie already.
+pub(super) fn write(
+    source: &dyn Original,
+    name: &str,
+    options: &Options,
+    out: Out<'_>,
+    kept: Option<&Kept>,
+    progress: &dyn Progress,
+) -> Result<Summary> {
     if options.chunk_size < Options::MIN_CHUNK_SIZE
         || options.chunk_size > MAX_CHUNK_SIZE
         || !options.chunk_size.is_multiple_of(8)
@@ -138,7 +155,17 @@ pub fn compress(
     let mut hashes = Hashes { sha256: Sha256::new(), tensors: RangeHashes::new(source, &ranges) };
     let spare = Spare::default();
     let mut writer = Writer {
-        job: Job { source, options, layout: &layout, twins, shared, progress, spare: &spare },
+        job: Job {
+            source,
+            options,
+            layout: &layout,
+            twins,
+            shared,
+            kept,
+            kept_len: AtomicU64::new(0),
+            progress,
+            spare: &spare,
+        },
         open: None,
         known_tables: HashMap::new(),
         segments: Vec::new(),
@@ -218,13 +245,27 @@ struct CodedChunk {
     codec: Codec,
     bytes: Vec<u8>,
     checksum: u64,
+    /// Where an earlier run has written it.
+    kept_at: Option<u64>,
+}
+
+/// The plan of a segment, and the tables that must be stored for it.
+struct Begun {
+    plan: ReadyPlan,
+    tables: Vec<Table>,
 }
 
 /// A piece coded.
 struct CodedPiece {
-    /// The plan of the segment that it begins, and the tables that must be stored for it.
-    begun: Option<(ReadyPlan, Vec<Table>)>,
+    /// The segment that it begins.
+    begun: Option<Begun>,
     chunks: Vec<CodedChunk>,
+}
+
+/// A window coded.
+struct CodedWindow {
+    number: usize,
+    pieces: Vec<Vec<CodedChunk>>,
 }
 
 /// What is to be done, settled before the first byte is written.
@@ -235,6 +276,9 @@ struct Job<'a> {
     /// For each segment the earlier one that it equals.
     twins: Vec<Option<usize>>,
     shared: SharedTables,
+    /// What an earlier run has written, and how many bytes of the original are in what was taken over of it.
+    kept: Option<&'a Kept>,
+    kept_len: AtomicU64,
     progress: &'a dyn Progress,
     spare: &'a Spare,
 }
@@ -244,6 +288,7 @@ struct Job<'a> {
 struct Spare {
     buffers: Mutex<Vec<Buffers>>,
     coded: Mutex<Vec<Vec<u8>>>,
+    decoders: Mutex<Vec<(Scratch, Vec<u8>)>>,
 }
 
 /// One of the items, or a new one.
@@ -266,42 +311,84 @@ impl Job<'_> {
         plan(self.source, segment, &self.layout.tensors, bytes, self.options, shared).map(Some)
     }
 
-    /// Codes a piece. `open` is the plan of the segment that it goes on with, if it does not begin one.
-    fn encode(&self, piece: &Piece, open: Option<&ReadyPlan>, bytes: &[u8]) -> Result<CodedPiece> {
+    /// Codes a piece. `open` is the segment that it goes on with, if it does not begin one; `kept` are its chunks as an earlier run
+    /// has recorded them.
+    fn encode(&self, piece: &Piece, open: Option<&Begun>, bytes: &[u8], kept: &[StoredChunk]) -> Result<CodedPiece> {
         let segment = &self.layout.segments[piece.segment];
         let begins = piece.range.start == segment.range.start;
-        let begun = if begins { self.plan(piece, bytes)?.map(|plan| plan.ready(segment.element)) } else { None };
+        let ready = |plan: Plan| {
+            let (plan, tables) = plan.ready(segment.element);
+            Begun { plan, tables }
+        };
+        let begun = if begins { self.plan(piece, bytes)?.map(ready) } else { None };
         // While the bytes of a segment are in the cache still to which its table was fitted.
-        let encode = |plan: &ReadyPlan| {
-            let chunk_size = chunk_size(plan, self.options) as usize;
+        let encode = |begun: &Begun| {
+            let chunk_size = chunk_size(&begun.plan, self.options) as usize;
             let first = |chunk: usize| {
                 (piece.range.start - segment.range.start + (chunk * chunk_size) as u64) / segment.element.size() as u64
             };
             let chunks = bytes.par_chunks(chunk_size).enumerate();
             chunks
-                .map(|(chunk, bytes)| self.encode_chunk(plan, segment.element, first(chunk), bytes))
+                .map(|(chunk, bytes)| {
+                    let (plan, tables, first) = (&begun.plan, &begun.tables[..], first(chunk));
+                    let place = Place { element: segment.element, tables, scale: plan.scale(), first };
+                    self.encode_chunk(plan, place, bytes, kept.get(chunk))
+                })
                 .collect::<Result<Vec<_>>>()
         };
-        let plan = if begins { begun.as_ref().map(|(plan, _)| plan) } else { open };
-        let chunks = plan.map_or(Ok(Vec::new()), encode)?;
+        let chunks = begun.as_ref().or(open.filter(|_| !begins)).map_or(Ok(Vec::new()), encode)?;
         Ok(CodedPiece { begun, chunks })
     }
 
-    fn encode_chunk(&self, plan: &ReadyPlan, element: Element, first: u64, bytes: &[u8]) -> Result<CodedChunk> {
+    fn encode_chunk(
+        &self,
+        plan: &ReadyPlan,
+        place: Place<'_>,
+        bytes: &[u8],
+        kept: Option<&StoredChunk>,
+    ) -> Result<CodedChunk> {
         if self.progress.cancelled() {
             return Err(Error::new(ErrorKind::Cancelled, "cancelled"));
         }
-        let (mut buffers, mut coded) = (take(&self.spare.buffers), take(&self.spare.coded));
-        let codec = chunk::encode(plan, element, first, bytes, &mut buffers, &mut coded);
-        give_back(&self.spare.buffers, buffers);
+        let mut coded = take(&self.spare.coded);
+        let kept = kept.filter(|kept| self.is_kept(kept, place, bytes, &mut coded));
+        let codec = kept.map(|kept| kept.codec).unwrap_or_else(|| {
+            let mut buffers = take(&self.spare.buffers);
+            let codec = chunk::encode(plan, place.element, place.first, bytes, &mut buffers, &mut coded);
+            give_back(&self.spare.buffers, buffers);
+            codec
+        });
         self.progress.advance(bytes.len() as u64);
-        Ok(CodedChunk { codec, checksum: checksum(&coded), bytes: coded })
+        let kept_at = kept.map(|kept| kept.offset);
+        Ok(CodedChunk { codec, checksum: checksum(&coded), bytes: coded, kept_at })
     }
+
+    /// Whether an earlier run has stored these `bytes` as `chunk`: its stored bytes, which are left in `stored`, decode to them.
+    fn is_kept(&self, chunk: &StoredChunk, place: Place<'_>, bytes: &[u8], stored: &mut Vec<u8>) -> bool {
+        if !self.kept.is_some_and(|kept| kept.read(chunk, bytes.len(), stored)) {
+            return false;
+        }
+        let (mut scratch, mut decoded) = take(&self.spare.decoders);
+        decoded.resize(bytes.len(), 0);
+        let is_kept = chunk::decode(chunk.codec, place, stored, &mut decoded, &mut scratch).is_ok() && decoded == bytes;
+        give_back(&self.spare.decoders, (scratch, decoded));
+        if is_kept {
+            self.kept_len.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        is_kept
+    }
+}
+
+/// Where the bytes of a container go.
+pub(super) enum Out<'a> {
+    Stream(&'a mut (dyn Write + Send)),
+    /// A file that may hold some of them already, and its journal.
+    File(BufWriter<&'a mut NewFile>, Journal),
 }
 
 /// What has been stored.
 struct Store<'a> {
-    out: &'a mut (dyn Write + Send),
+    out: Out<'a>,
     chunks: Vec<StoredChunk>,
     /// Bytes written so far.
     end: u64,
@@ -309,27 +396,66 @@ struct Store<'a> {
 
 impl Store<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all(bytes).map_err(|e| Error::io("cannot write the container", e))?;
+        let written = match &mut self.out {
+            Out::Stream(out) => out.write_all(bytes),
+            Out::File(file, _) => file.write_all(bytes),
+        };
+        written.map_err(cannot_write)?;
         self.end += bytes.len() as u64;
         Ok(())
     }
 
-    /// Writes the chunks of a window.
-    fn write_chunks(&mut self, coded: Vec<CodedChunk>, spare: &Spare) -> Result<()> {
-        for CodedChunk { codec, bytes, checksum } in coded {
-            self.chunks.push(StoredChunk { offset: self.end, len: bytes.len() as u32, codec, checksum });
-            self.write(&bytes)?;
-            give_back(&spare.coded, bytes);
+    /// Writes a chunk, unless it lies there already.
+    fn write_chunk(&mut self, chunk: &CodedChunk) -> Result<()> {
+        match &mut self.out {
+            Out::File(file, _) if chunk.kept_at == Some(self.end) => {
+                self.end += chunk.bytes.len() as u64;
+                file.seek(SeekFrom::Start(self.end)).map_err(cannot_write)?;
+                Ok(())
+            }
+            _ => self.write(&chunk.bytes),
         }
-        Ok(())
     }
+
+    /// Writes the chunks of a window.
+    fn write_window(&mut self, window: CodedWindow, kept: Option<&Kept>, spare: &Spare) -> Result<()> {
+        let mut pieces = Vec::with_capacity(window.pieces.len());
+        for piece in window.pieces {
+            let first = self.chunks.len();
+            for chunk in piece {
+                let (codec, len) = (chunk.codec, chunk.bytes.len() as u32);
+                self.chunks.push(StoredChunk { offset: self.end, len, codec, checksum: chunk.checksum });
+                self.write_chunk(&chunk)?;
+                give_back(&spare.coded, chunk.bytes);
+            }
+            pieces.push(self.chunks[first..].to_vec());
+        }
+        match (&mut self.out, kept) {
+            (Out::File(_, journal), Some(kept)) => journal.record(window.number, &pieces, kept).map_err(cannot_write),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the container.
+    fn finish(&mut self) -> Result<()> {
+        match &mut self.out {
+            Out::Stream(out) => out.flush(),
+            // What lies behind it is of an earlier run.
+            Out::File(file, _) => file.flush().and_then(|()| file.get_ref().file().set_len(self.end)),
+        }
+        .map_err(cannot_write)
+    }
+}
+
+fn cannot_write(error: std::io::Error) -> Error {
+    Error::io("cannot write the container", error)
 }
 
 /// What has been coded.
 struct Writer<'a> {
     job: Job<'a>,
-    /// The plan of the segment that the next window may go on with.
-    open: Option<ReadyPlan>,
+    /// The segment that the next window may go on with.
+    open: Option<Begun>,
     /// Where runs of tables that are already stored begin.
     known_tables: HashMap<Vec<Table>, usize>,
     segments: Vec<Segment>,
@@ -342,7 +468,7 @@ impl Writer<'_> {
     /// Reads, hashes, codes and writes all windows, all of that at the same time.
     fn write_chunks(&mut self, windows: &[Vec<Piece>], hashes: &mut Hashes<'_>, store: &mut Store<'_>) -> Result<()> {
         let source = self.job.source;
-        let (mut bytes, mut next_bytes, mut coded) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut bytes, mut next_bytes, mut coded) = (Vec::new(), Vec::new(), None);
         if let Some(first) = windows.first() {
             read(source, first, &mut bytes, &mut hashes.sha256)?;
         }
@@ -350,62 +476,70 @@ impl Writer<'_> {
             let next = windows.get(number + 1);
             let Range { start, end } = range_of(window);
             let window_bytes = &bytes[..(end - start) as usize];
-            let before = std::mem::take(&mut coded);
+            let before = coded.take();
             let Hashes { sha256, tensors } = &mut *hashes;
-            let spare = self.job.spare;
+            let Job { spare, kept, .. } = self.job;
             // The longest of all that cannot be shared between threads comes first.
             let (now, (read, ((), written))) = rayon::join(
-                || self.encode(window, window_bytes),
+                || self.encode(number, window, window_bytes),
                 || {
                     rayon::join(
                         || next.map_or(Ok(()), |next| read(source, next, &mut next_bytes, sha256)),
-                        || rayon::join(|| tensors.advance(end, end - start), || store.write_chunks(before, spare)),
+                        || {
+                            rayon::join(
+                                || tensors.advance(end, end - start),
+                                || before.map_or(Ok(()), |before| store.write_window(before, kept, spare)),
+                            )
+                        },
                     )
                 },
             );
             written?;
             read?;
-            coded = now?;
+            coded = Some(CodedWindow { number, pieces: now? });
             std::mem::swap(&mut bytes, &mut next_bytes);
         }
-        store.write_chunks(coded, self.job.spare)
+        coded.map_or(Ok(()), |coded| store.write_window(coded, self.job.kept, self.job.spare))
     }
 
-    /// The coded chunks of a window, in order. Segments that begin in it get their place in the index.
-    fn encode(&mut self, window: &[Piece], bytes: &[u8]) -> Result<Vec<CodedChunk>> {
+    /// The coded chunks of the pieces of a window, in order. Segments that begin in it get their place in the index.
+    fn encode(&mut self, number: usize, window: &[Piece], bytes: &[u8]) -> Result<Vec<Vec<CodedChunk>>> {
         let start = range_of(window).start;
         let bytes_of = |range: &Range<u64>| &bytes[(range.start - start) as usize..(range.end - start) as usize];
         let (job, open) = (&self.job, self.open.take());
-        let pieces = window.par_iter().map(|piece| job.encode(piece, open.as_ref(), bytes_of(&piece.range)));
+        let pieces = window.par_iter().enumerate().map(|(place, piece)| {
+            let kept = job.kept.map_or(&[][..], |kept| kept.chunks(number, place));
+            job.encode(piece, open.as_ref(), bytes_of(&piece.range), kept)
+        });
         let pieces = pieces.collect::<Result<Vec<_>>>()?;
         let mut last = open;
-        let mut chunks = Vec::new();
+        let mut chunks = Vec::with_capacity(window.len());
         for (piece, coded) in window.iter().zip(pieces) {
             if piece.range.start == self.job.layout.segments[piece.segment].range.start {
                 last = self.index_segment(piece.segment, coded.begun);
             }
-            chunks.extend(coded.chunks);
+            chunks.push(coded.chunks);
         }
         self.open = last;
         Ok(chunks)
     }
 
-    /// Adds a segment to the index and gives back its plan; without one it shares the chunks of the segment that it
+    /// Adds a segment to the index and gives it back; without a plan it shares the chunks of the segment that it
     /// equals.
-    fn index_segment(&mut self, segment: usize, plan: Option<(ReadyPlan, Vec<Table>)>) -> Option<ReadyPlan> {
+    fn index_segment(&mut self, segment: usize, begun: Option<Begun>) -> Option<Begun> {
         let SegmentLayout { range, element, .. } = &self.job.layout.segments[segment];
-        let (entry, plan) = match (plan, self.job.twins[segment]) {
-            (Some((plan, tables)), _) => {
+        let (entry, begun) = match (begun, self.job.twins[segment]) {
+            (Some(begun), _) => {
                 let entry = Segment {
                     range: range.clone(),
                     element: *element,
-                    chunk_size: chunk_size(&plan, self.job.options),
+                    chunk_size: chunk_size(&begun.plan, self.job.options),
                     first_chunk: self.chunks_promised,
-                    tables: self.store_tables(tables),
-                    scale: plan.scale().cloned(),
+                    tables: self.store_tables(begun.tables.clone()),
+                    scale: begun.plan.scale().cloned(),
                 };
                 self.chunks_promised += entry.chunks();
-                (entry, Some(plan))
+                (entry, Some(begun))
             }
             (None, Some(twin)) => {
                 self.job.progress.advance(range.end - range.start);
@@ -414,7 +548,7 @@ impl Writer<'_> {
             (None, None) => unreachable!("only a segment that equals another has no plan"),
         };
         self.segments.push(entry);
-        plan
+        begun
     }
 
     /// Where the given tables stand in the index, one behind the other.
@@ -445,8 +579,9 @@ impl Writer<'_> {
         };
         let tail = frame::tail(&index.write(), store.end);
         store.write(&tail)?;
-        store.out.flush().map_err(|e| Error::io("cannot write the container", e))?;
-        Ok(Summary { original_len: index.original.len, stored_len: store.end, sha256 })
+        store.finish()?;
+        let kept_len = self.job.kept_len.into_inner();
+        Ok(Summary { original_len: index.original.len, stored_len: store.end, sha256, kept_len })
     }
 }
 
