@@ -1,6 +1,7 @@
 //! Decoded tensors, kept while their chunks are asked for.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -64,8 +65,33 @@ struct State {
 struct Kept {
     outcome: Outcome,
     used: u64,
-    /// Bytes that have been handed out, however often each.
-    handed_out: u64,
+    handed_out: HandedOut,
+}
+
+/// Which bytes of a tensor have been handed out: who maps a file may be given some of them twice before others once.
+#[derive(Debug, Default)]
+struct HandedOut {
+    /// Where they lie, sorted, with gaps between them.
+    ranges: Vec<Range<u64>>,
+    bytes: u64,
+}
+
+impl HandedOut {
+    /// Ranges that are told apart; where there are more of them, further ones are not counted.
+    const MOST: usize = 1 << 14;
+
+    fn add(&mut self, range: &Range<u64>) {
+        let first = self.ranges.partition_point(|other| other.end < range.start);
+        let end = first + self.ranges[first..].partition_point(|other| other.start <= range.end);
+        let met = &self.ranges[first..end];
+        if range.is_empty() || met.is_empty() && self.ranges.len() >= HandedOut::MOST {
+            return;
+        }
+        let start = met.first().map_or(range.start, |other| other.start.min(range.start));
+        let merged = start..met.last().map_or(range.end, |other| other.end.max(range.end));
+        self.bytes += merged.end - merged.start - met.iter().map(|other| other.end - other.start).sum::<u64>();
+        self.ranges.splice(first..end, [merged]);
+    }
 }
 
 /// A decoding that others wait for.
@@ -76,13 +102,13 @@ struct Flight {
 }
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) key: Key,
     /// The length of the tensor once it is decoded, in bytes.
     pub(super) len: u64,
-    /// How many of its bytes are going to be used now.
-    pub(super) part: u64,
+    /// Which of its bytes are going to be used now, by their positions in the file that is shown.
+    pub(super) part: Range<u64>,
     /// How many of its bytes there are to be used in all: it may be there under two names.
     pub(super) uses: u64,
 }
@@ -127,7 +153,7 @@ impl TensorCache {
         state.in_flight += wanted.len;
         drop(state);
         // If decoding panics, those who wait must hear of it.
-        let mut landing = Landing { cache: self, wanted, flight: &flight, outcome: None };
+        let mut landing = Landing { cache: self, wanted: wanted.clone(), flight: &flight, outcome: None };
         let outcome = decode().map(Arc::new).map_err(|error| Failed::of(&error));
         landing.outcome = Some(outcome.clone());
         drop(landing);
@@ -157,7 +183,7 @@ impl TensorCache {
             return;
         }
         state.clock += 1;
-        let kept = Kept { outcome: outcome.clone(), used: state.clock, handed_out: 0 };
+        let kept = Kept { outcome: outcome.clone(), used: state.clock, handed_out: HandedOut::default() };
         state.bytes += kept.bytes();
         state.kept.insert(wanted.key, kept);
         state.hand_out(wanted);
@@ -175,9 +201,9 @@ impl State {
         self.clock += 1;
         let kept = self.kept.get_mut(&wanted.key)?;
         kept.used = self.clock;
-        kept.handed_out += wanted.part;
+        kept.handed_out.add(&wanted.part);
         let outcome = kept.outcome.clone();
-        if kept.handed_out >= wanted.uses && outcome.is_ok() {
+        if kept.handed_out.bytes >= wanted.uses && outcome.is_ok() {
             self.remove(&wanted.key);
         }
         Some(outcome)
@@ -244,7 +270,7 @@ mod tests {
 
     /// A few bytes of a tensor of this length.
     fn some_of(number: usize, len: u64) -> Wanted {
-        Wanted { key: (0, number), len, part: 1, uses: len }
+        Wanted { key: (0, number), len, part: 0..1, uses: len }
     }
 
     #[test]
@@ -273,7 +299,7 @@ mod tests {
     #[test]
     fn what_has_been_handed_out_is_dropped() {
         let cache = TensorCache::new(100);
-        let get = |part| {
+        let get = |part: Range<u64>| {
             let wanted = Wanted { key: (0, 0), len: 40, part, uses: 80 };
             let mut decoded = false;
             cache
@@ -284,10 +310,35 @@ mod tests {
                 .unwrap();
             (decoded, cache.usage().0)
         };
-        assert_eq!(get(40), (true, 40), "it is there under two names");
-        assert_eq!(get(30), (false, 40));
-        assert_eq!(get(10), (false, 0));
-        assert_eq!(get(80), (true, 0), "all at once");
+        assert_eq!(get(0..40), (true, 40), "it is there under two names");
+        assert_eq!(get(50..80), (false, 40));
+        assert_eq!(get(45..80), (false, 40));
+        assert_eq!(get(0..44), (false, 40), "some of it was handed out twice, and some never");
+        assert_eq!(get(44..45), (false, 0));
+        assert_eq!(get(0..80), (true, 0), "all at once");
+    }
+
+    #[test]
+    fn what_was_handed_out_is_known_to_the_byte() {
+        let mut state = 1u64;
+        let mut below = move |end: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % end
+        };
+        for _ in 0..50 {
+            let (mut handed_out, mut bytes) = (HandedOut::default(), [false; 200]);
+            for _ in 0..60 {
+                let start = below(200);
+                let range = start..(start + below(20)).min(200);
+                handed_out.add(&range);
+                bytes[range.start as usize..range.end as usize].fill(true);
+                assert_eq!(handed_out.bytes, bytes.iter().filter(|&&byte| byte).count() as u64);
+                assert!(handed_out.ranges.windows(2).all(|pair| pair[0].end < pair[1].start));
+            }
+        }
+        let mut many = HandedOut::default();
+        (0..2 * HandedOut::MOST as u64).for_each(|number| many.add(&(2 * number..2 * number + 1)));
+        assert_eq!((many.ranges.len(), many.bytes), (HandedOut::MOST, HandedOut::MOST as u64));
     }
 
     #[test]

@@ -407,7 +407,7 @@ impl Original for UpstreamFile {
             let wanted = Wanted {
                 key: (self.id, tensor.unit),
                 len: unit.expected.bytes as u64,
-                part: part.end - part.start,
+                part: part.clone(),
                 uses: unit.uses,
             };
             let bytes = self.cache.get(wanted, || self.decode_unit(unit))?;
