@@ -1,5 +1,7 @@
 //! `bigsmall repair`.
 
+mod package;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
@@ -45,6 +47,8 @@ Exit codes: 0 the container is sound or was repaired, 1 it is damaged beyond rep
 /// What is damaged is rebuilt from the sidecar SRC.ecc that bigsmall protect wrote, taken from another copy, or both. The
 /// result gets its name only when the MD5 of each tensor and the SHA-256 of the whole original hold. If they do not, the
 /// tensors that are lost are named and nothing is written.
+///
+/// A .bs file of the Python package is repaired with the sidecar that the package wrote, up to 16 bytes in 223.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -113,6 +117,9 @@ struct Outcome {
     /// For people.
     #[serde(skip)]
     notes: Vec<String>,
+    /// What the result was compared with.
+    #[serde(skip)]
+    held: &'static str,
 }
 
 /// Repairs.
@@ -260,16 +267,6 @@ fn parity(args: &Args, notes: &mut Vec<String>, meter: &Meter) -> Result<Option<
 fn repair(args: &Args, targets: &Targets, attributes: &Attributes, meter: &Meter) -> Result<Outcome, Failure> {
     let source = &args.source;
     meter.set_file(&source.display().to_string());
-    let mut notes = Vec::new();
-    let before = fault(Box::new(PlainFile::open(source)?), meter)?;
-    let damaged = before.is_some();
-    match before {
-        Some(Fault::Whole(error)) if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotAContainer) => {
-            return Err(in_container(error, source).into());
-        }
-        _ => {}
-    }
-    let parity = parity(args, &mut notes, meter)?;
     let mut outcome = Outcome {
         file: source.display().to_string(),
         status: Status::Sound,
@@ -282,8 +279,21 @@ fn repair(args: &Args, targets: &Targets, attributes: &Attributes, meter: &Meter
         error: None,
         lost: Vec::new(),
         salvaged_tensors: None,
-        notes,
+        notes: Vec::new(),
+        held: "the MD5 of each tensor and the SHA-256 of the original hold",
     };
+    if package::is_of_package(source)? {
+        return package::repair(args, targets, attributes, outcome, meter);
+    }
+    let before = fault(Box::new(PlainFile::open(source)?), meter)?;
+    let damaged = before.is_some();
+    match before {
+        Some(Fault::Whole(error)) if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotAContainer) => {
+            return Err(in_container(error, source).into());
+        }
+        _ => {}
+    }
+    let parity = parity(args, &mut outcome.notes, meter)?;
     if !damaged {
         sound(args, parity.as_ref(), &mut outcome, meter)?;
         return Ok(outcome);
@@ -431,6 +441,8 @@ fn describe(outcome: &Outcome) -> String {
             if outcome.rebuilt_blocks > 0 {
                 let blocks = count(outcome.rebuilt_blocks, "block");
                 how.push(format!("{blocks} ({}) rebuilt from parity", show_size(outcome.rebuilt_bytes)));
+            } else if outcome.rebuilt_bytes > 0 {
+                how.push(format!("{} put right with parity", count(outcome.rebuilt_bytes, "byte")));
             }
             if outcome.copied_bytes > 0 {
                 how.push(format!("{} taken from the other copy", show_size(outcome.copied_bytes)));
@@ -439,7 +451,7 @@ fn describe(outcome: &Outcome) -> String {
                 how.push("its length put right".to_owned());
             }
             let mut text = format!("{file}: repaired as {output}: {}\n", how.join(", "));
-            text += "  the MD5 of each tensor and the SHA-256 of the original hold\n";
+            text += &format!("  {}\n", outcome.held);
             text
         }
         _ => format!("{file}: damaged beyond repair\n"),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use bigsmall_codec::parity;
+use bigsmall_codec::upstream::PackageParity;
 use bigsmall_codec::verify::{Cause, Damage, Sample};
 use bigsmall_codec::{ErrorKind, Original, PlainFile, Stored};
 use serde::Serialize;
@@ -134,7 +135,8 @@ struct Sidecar {
     status: Status,
     /// What is wrong with it.
     error: Option<String>,
-    /// Blocks of the container, of those that its parity protects, that are damaged; null if they were not looked at.
+    /// Blocks of the container, of those that its parity protects, that are damaged; null if they were not looked at, or it is of
+    /// the Python package.
     damaged_blocks: Option<u64>,
     /// Whether `bigsmall repair` can repair them.
     repairable: Option<bool>,
@@ -216,11 +218,7 @@ fn check(path: &Path, depth: Depth<'_>, meter: &Meter) -> Result<Checked, Failur
     let file = path.display().to_string();
     meter.set_file(&file);
     let opened = open(path);
-    // What the Python package calls so is something else.
-    let sidecar = match &opened {
-        Ok(Stored::Upstream(_)) => None,
-        _ => check_sidecar(path, depth, meter)?,
-    };
+    let sidecar = check_sidecar(path, depth, meter)?;
     let mut checked = Checked {
         file,
         status: Status::Sound,
@@ -295,6 +293,10 @@ fn check_sidecar(path: &Path, depth: Depth<'_>, meter: &Meter) -> Result<Option<
     }
     let file = sidecar_path.display().to_string();
     let mut checked = Sidecar { file, status: Status::Sound, error: None, damaged_blocks: None, repairable: None };
+    if PackageParity::is_one(&sidecar_path).unwrap_or(false) {
+        check_package_parity(path, &sidecar_path, depth, &mut checked, meter)?;
+        return Ok(Some(checked));
+    }
     let opened = PlainFile::open(path).and_then(|file| Ok((file, parity::Sidecar::open(&sidecar_path)?)));
     let (container, sidecar) = match opened {
         Ok(opened) => opened,
@@ -344,6 +346,49 @@ fn check_sidecar(path: &Path, depth: Depth<'_>, meter: &Meter) -> Result<Option<
         checked.error = Some(wrong.join("; "));
     }
     Ok(Some(checked))
+}
+
+/// Checks the sidecar that the Python package wrote for the file at `path`. Its parity is compared in a full check alone.
+///
+/// # Errors
+/// Only when it is interrupted.
+fn check_package_parity(
+    path: &Path,
+    sidecar_path: &Path,
+    depth: Depth<'_>,
+    checked: &mut Sidecar,
+    meter: &Meter,
+) -> Result<(), Failure> {
+    let (file, parity) = match PlainFile::open(path).and_then(|file| Ok((file, PackageParity::open(sidecar_path)?))) {
+        Ok(opened) => opened,
+        Err(error) => {
+            let is_damaged = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotAContainer);
+            checked.status = if is_damaged { Status::Damaged } else { Status::Unchecked };
+            checked.error = Some(error.to_string());
+            return Ok(());
+        }
+    };
+    if !matches!(depth, Depth::Full | Depth::Source(_)) {
+        return Ok(());
+    }
+    let damage = parity.examine(&file, &Quiet(meter))?;
+    let mut wrong = Vec::new();
+    if damage.wrong_parity_bytes > 0 {
+        wrong.push(format!("{} of parity wrong", count(damage.wrong_parity_bytes, "byte")));
+    }
+    if damage.wrong_bytes > 0 {
+        let bytes = count(damage.wrong_bytes, "byte");
+        wrong.push(format!("{bytes} of the file are not what it protects; bigsmall repair can put them right"));
+    }
+    if damage.lost_chunks > 0 || damage.wrong_length {
+        wrong.push("more of the file is not what it protects than it can restore".to_owned());
+    }
+    checked.repairable = Some(damage.lost_chunks == 0 && !damage.wrong_length);
+    if !wrong.is_empty() {
+        checked.status = Status::Damaged;
+        checked.error = Some(wrong.join("; "));
+    }
+    Ok(())
 }
 
 /// What no two runs have in common, to choose other chunks each time.

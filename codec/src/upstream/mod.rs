@@ -13,11 +13,13 @@ mod dtype;
 mod file;
 mod header;
 mod hub;
+mod parity;
 mod rebuilt;
 
 pub use cache::{DEFAULT_CAPACITY, TensorCache};
 pub use file::{UpstreamFile, UpstreamTensor};
 pub use hub::{HUB_INDEX, HUB_INDEX_BINARY, HubIndex, LOADER_INDEX};
+pub use parity::{PackageDamage, PackageParity};
 
 /// What the original of such a file is taken to have been called. The package does not record it.
 pub const ORIGINAL_NAME: &str = "model.safetensors";
