@@ -72,6 +72,7 @@ need_fuse() {
 need_test_tools() {
     need_fuse
     need rsync rsync
+    need strace strace
     need cmp diffutils
     need tar tar
     need md5sum coreutils

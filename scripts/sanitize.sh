@@ -18,8 +18,8 @@ export RUSTC_BOOTSTRAP=1 RUSTFLAGS="${RUSTFLAGS:-} -Zsanitizer=address" BIGSMALL
 cd "$ROOT"
 for simd in scalar avx2 avx512 avx512vbmi2; do
     step "BIGSMALL_SIMD=$simd, tests and $seconds seconds of each fuzzer"
-    BIGSMALL_SIMD=$simd cargo test --locked --release --target "$host" -p bigsmall-codec --lib --test fuzz --test special \
-        --test compatibility
+    BIGSMALL_SIMD=$simd BIGSMALL_CORRUPTION_STEP=17 cargo test --locked --release --target "$host" -p bigsmall-codec --lib \
+        --test fuzz --test special --test compatibility --test corruption
 done
 step "the files of the Python package"
 cargo test --locked --release --target "$host" -p bigsmall-codec --test upstream --test upstream_hostile --test upstream_fuzz

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     match cli::run(std::env::args_os()) {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("bigsmall: {}", ui::printable(&failure.message));
+            ui::say(&failure.message);
             ExitCode::from(failure.code)
         }
     }

@@ -195,6 +195,26 @@ fn the_sidecar_of_another_file_does_no_harm() {
 }
 
 #[test]
+fn a_damaged_sidecar_does_not_stop_who_needs_no_repair() {
+    let scratch = Scratch::new();
+    let (original, container) = protected(&scratch);
+    let sidecar = scratch.read("m.bs.ecc");
+    let noise: Vec<u8> = (0..sidecar.len()).map(|at| (at * at / 7) as u8).collect();
+    let half = [&sidecar[..sidecar.len() / 2], &noise[sidecar.len() / 2..]].concat();
+    for (bad, what) in
+        [(noise, "noise"), (half, "half"), (sidecar[..100].to_vec(), "its beginning"), (Vec::new(), "nothing")]
+    {
+        scratch.write("m.bs.ecc", bad);
+        let start = Instant::now();
+        let said = scratch.ok("repair m.bs");
+        assert!(said.starts_with("m.bs: sound; nothing to repair\n"), "{what}: {said}");
+        scratch.ok("decompress -q -f m.bs -o out");
+        assert!(scratch.read("out") == original && scratch.read("m.bs") == container, "{what}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{what}: it takes long");
+    }
+}
+
+#[test]
 fn verify_checks_the_sidecar_and_looks_as_deep_as_it_is_asked_to() {
     let scratch = Scratch::new();
     let (original, container) = protected(&scratch);
@@ -338,6 +358,13 @@ fn whoever_is_killed_leaves_the_old_state_or_the_new_one() {
     scratch.write("damaged.bs", &damaged);
     scratch.write("damaged.bs.ecc", &sidecar);
     scratch.write("again.bs", &container);
+    let upstream = fs::read(format!("{UPSTREAM}/default_bf16/model.bs")).unwrap();
+    scratch.write("upstream.bs", &upstream);
+    scratch.ok("migrate -q upstream.bs -o migrated");
+    let migrated = scratch.read("migrated");
+    scratch.write("upstream2.bs", &upstream);
+    scratch.ok("migrate -q --no-backup upstream2.bs");
+    let migrated_there = scratch.read("upstream2.bs");
     let mut random = Random(u64::from(std::process::id()));
     let old = b"what was there".as_slice();
     let mut killed = 0;
@@ -358,10 +385,17 @@ fn whoever_is_killed_leaves_the_old_state_or_the_new_one() {
             before: Some(&damaged),
             after: &container,
         },
+        Killing { line: "migrate -q upstream.bs -o new.bs", target: "new.bs", before: None, after: &migrated },
+        Killing {
+            line: "migrate -q --no-backup upstream2.bs",
+            target: "upstream2.bs",
+            before: Some(&upstream),
+            after: &migrated_there,
+        },
     ] {
         killed += killing.run(&scratch, &mut random, rounds);
     }
-    assert!(killed > rounds, "only {killed} of {} were killed before they were done", 6 * rounds);
+    assert!(killed > rounds, "only {killed} of {} were killed before they were done", 8 * rounds);
     println!("{killed} commands killed at random moments");
 }
 

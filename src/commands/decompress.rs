@@ -88,8 +88,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     drop(meter);
     show(args.report, &plan.transfer, &results?)?;
     for path in &plan.strangers {
-        let path = ui::printable(&path.display().to_string());
-        eprintln!("bigsmall: {path}: is not a bigsmall container in spite of its name; copied as it is");
+        let path = path.display();
+        ui::say(&format!("{path}: is not a bigsmall container in spite of its name; copied as it is"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -239,10 +239,10 @@ fn restore(item: &Item, file: &mut NewFile, check: bool, meter: &Meter) -> Resul
             (_, chunks) => format!("{chunks} damaged chunks were"),
         };
         if !mended.is_empty() {
-            let path = ui::printable(&source.display().to_string());
-            eprintln!(
-                "bigsmall: {path}: {mended} repaired from its sidecar; bigsmall repair --in-place repairs the file"
-            );
+            let path = source.display();
+            ui::say(&format!(
+                "{path}: {mended} repaired from its sidecar; bigsmall repair --in-place repairs the file"
+            ));
         }
     }
     let (container_len, original_len) = (stored.stored_len(), stored.len());

@@ -264,10 +264,8 @@ fn move_sidecar(path: &Path, backup: Option<&Path>) -> Result<(), Failure> {
         None => fs::remove_file(&sidecar),
     };
     moved.map_err(|e| Error::io("the parity of the old container cannot be put away", e).in_file(&sidecar))?;
-    eprintln!(
-        "bigsmall: {}: had parity, which the new container needs anew: bigsmall protect writes it",
-        ui::printable(&path.display().to_string())
-    );
+    let path = path.display();
+    ui::say(&format!("{path}: had parity, which the new container needs anew: bigsmall protect writes it"));
     Ok(())
 }
 

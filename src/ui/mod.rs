@@ -26,6 +26,11 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Says something on standard error, after the name of the program. That it cannot be written there is nothing to fail for.
+pub fn say(text: &str) {
+    let _ = io::stderr().write_all(format!("bigsmall: {}\n", printable(text)).as_bytes());
+}
+
 /// Writes `value` to standard output as JSON for people and programs.
 ///
 /// # Errors

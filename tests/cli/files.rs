@@ -66,6 +66,63 @@ fn any_kind_of_file_comes_back() {
     }
 }
 
+/// What other tools cannot give back, or give back otherwise: dtypes that are rare, the header's order, spaces and metadata, tensors
+/// without dimensions and without elements.
+#[test]
+fn every_dtype_shape_and_header_comes_back() {
+    let scratch = Scratch::new();
+    let dtypes = [
+        ("BOOL", 8),
+        ("F4", 4),
+        ("F6_E2M3", 6),
+        ("F6_E3M2", 6),
+        ("U8", 8),
+        ("I8", 8),
+        ("F8_E5M2", 8),
+        ("F8_E4M3", 8),
+        ("F8_E8M0", 8),
+        ("F8_E4M3FNUZ", 8),
+        ("F8_E5M2FNUZ", 8),
+        ("I16", 16),
+        ("U16", 16),
+        ("F16", 16),
+        ("BF16", 16),
+        ("I32", 32),
+        ("U32", 32),
+        ("F32", 32),
+        ("C64", 64),
+        ("F64", 64),
+        ("I64", 64),
+        ("U64", 64),
+    ];
+    let mut end = 0;
+    // Not in the order of their names, nor in that of their dtypes.
+    let mut entries = vec!["  \"__metadata__\" : {\"z\":\"1\", \"a\":\"\u{fc}\"}".to_owned()];
+    for (number, (dtype, bits)) in dtypes.into_iter().enumerate() {
+        for shape in ["[400,24]", "[]", "[3,0,5]"] {
+            let elements = match shape {
+                "[400,24]" => 9600,
+                "[]" if bits % 8 == 0 => 1,
+                "[3,0,5]" => 0,
+                _ => continue,
+            };
+            let (start, name) = (end, format!("{:02}.{dtype}.{shape}", dtypes.len() - number));
+            end += elements * bits / 8;
+            entries.push(format!(
+                "{name:?}: {{\"shape\":{shape},\"dtype\":\"{dtype}\",\"data_offsets\":[{start}, {end}]}}"
+            ));
+        }
+    }
+    let original = safetensors(&format!("{{{}}}   ", entries.join(",")), end);
+    scratch.write("m.safetensors", &original);
+    scratch.ok("compress -q m.safetensors");
+    scratch.ok("verify -q --source m.safetensors m.bs");
+    let tensors = &scratch.json("info --json m.bs")["containers"][0]["tensors"];
+    assert_eq!(*tensors, entries.len() - 1);
+    scratch.ok("decompress -q m.bs -o out");
+    assert!(scratch.read("out") == original);
+}
+
 #[test]
 fn names_that_are_not_unicode_are_kept() {
     use std::ffi::OsStr;
@@ -290,6 +347,7 @@ fn results_for_programs_are_exact() {
             "container": "x.bs",
             "original_bytes": original.len(),
             "container_bytes": container_len,
+            "resumed_bytes": 0,
             "sha256": sha256,
             "seconds": null,
         }],
