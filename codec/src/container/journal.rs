@@ -6,8 +6,8 @@
 //!
 //! Nothing in it is believed. A record counts only if its checksum holds; a chunk is taken over only if its stored bytes have
 //! the checksum recorded *and* decode, with the tables that this run has made, to the bytes of the source. So whatever a power
-//! cut made of the two files, and whatever happened to the source, what comes out is what an undisturbed run writes. Only the coding
-//! is saved; the source is read, hashed and planned anew.
+//! cut made of the two files, what comes out is what an undisturbed run writes; and even if the source was changed without a trace,
+//! it is that source. Only the coding is saved; the source is read, hashed and planned anew.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -67,9 +67,9 @@ impl Code {
         // The product of all x - 2^i, highest power first, without that, which is 1.
         let mut generator = [0u8; PARITY + 1];
         generator[0] = 1;
-        for root in 0..PARITY {
-            for place in (1..=root + 1).rev() {
-                generator[place] ^= multiply(generator[place - 1], POWERS[root]);
+        for (degree, &root) in POWERS[..PARITY].iter().enumerate() {
+            for place in (1..=degree + 1).rev() {
+                generator[place] ^= multiply(generator[place - 1], root);
             }
         }
         let mut feedback = Box::new([[0; PARITY]; 256]);
@@ -190,8 +190,8 @@ mod tests {
     fn code_words_have_the_roots_that_the_format_names() {
         let (code, mut state) = (Code::new(), 1);
         let (data, parity) = word(&code, &mut state);
-        for root in 0..PARITY {
-            let value = data.iter().chain(&parity).fold(0, |value, &byte| multiply(value, POWERS[root]) ^ byte);
+        for &root in &POWERS[..PARITY] {
+            let value = data.iter().chain(&parity).fold(0, |value, &byte| multiply(value, root) ^ byte);
             assert_eq!(value, 0, "root {root}");
         }
     }
