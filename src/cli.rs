@@ -1,20 +1,23 @@
 //! Which commands there are.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    compress, decompress, info, migrate, mount, mount_helper, mounts, protect, repair, stat, umount, verify,
+    benchmark, completions, compress, decompress, info, man, migrate, mount, mount_helper, mounts, protect, repair,
+    report, scan, stat, umount, verify,
 };
 use crate::failure::Failure;
-use crate::ui;
+use crate::ui::{self, colour};
 
 const EXAMPLES: &str = "\
 Examples:
+  bigsmall scan model.safetensors        say how much smaller it would become, and what is in it
   bigsmall compress model.safetensors    write model.bs, about a third smaller
   bigsmall compress Llama-3-8B           write the directory Llama-3-8B-bigsmall
   bigsmall info model.bs                 say what is in it
@@ -24,12 +27,18 @@ Examples:
   bigsmall protect model.bs              write parity, so that damage can be repaired
   bigsmall repair model.bs               repair it
   bigsmall migrate model.bs              make what the Python package wrote one of ours
+  bigsmall report model.bs -o page.html  write a page that shows where its bytes are
+  bigsmall benchmark model.safetensors   measure how fast it is encoded and decoded here
   bigsmall mount models /mnt/models      show every container in models as its original
   bigsmall mounts                        list what is mounted
   bigsmall umount /mnt/models            end that
 
-Exit codes: 0 all is well, 1 verify or repair found damage, 2 the command could not do what it was asked to,
-129, 130 or 143 it was interrupted by SIGHUP, SIGINT or SIGTERM.
+Exit codes:
+  0    all is well
+  1    verify, repair or protect found damage
+  2    the command could not do what it was asked to, or was not called rightly
+  129, 130, 143
+       it was interrupted by SIGHUP, SIGINT or SIGTERM
 
 bigsmall COMMAND --help says more about a command.";
 
@@ -43,6 +52,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Scan(scan::Args),
     Compress(compress::Args),
     Decompress(decompress::Args),
     Info(info::Args),
@@ -51,9 +61,18 @@ enum Command {
     Protect(protect::Args),
     Repair(repair::Args),
     Migrate(migrate::Args),
+    Report(report::Args),
+    Benchmark(benchmark::Args),
     Mount(mount::Args),
     Mounts(mounts::Args),
     Umount(umount::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// All commands and their options, as they are declared.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command that `arguments` (the program's name first) ask for.
@@ -76,15 +95,20 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Fa
     match &cli.command {
         Command::Compress(args) => compress::run(args),
         Command::Decompress(args) => decompress::run(args),
+        Command::Scan(args) => scan::run(args),
         Command::Info(args) => info::run(args),
         Command::Stat(args) => stat::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Protect(args) => protect::run(args),
         Command::Repair(args) => repair::run(args),
         Command::Migrate(args) => migrate::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Benchmark(args) => benchmark::run(args),
         Command::Mount(args) => mount::run(args),
         Command::Mounts(args) => mounts::run(args),
         Command::Umount(args) => umount::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     }
 }
 
@@ -93,6 +117,7 @@ fn usage(error: &clap::Error) -> Result<ExitCode, Failure> {
     let text = error.render().to_string();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let text = if colour::on(&io::stdout()) { error.render().ansi().to_string() } else { text };
             ui::print(&(text.trim_end().to_owned() + "\n")).map(|()| ExitCode::SUCCESS)
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -103,9 +128,11 @@ fn usage(error: &clap::Error) -> Result<ExitCode, Failure> {
 }
 
 #[cfg(test)]
+mod reference;
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_declaration_of_the_commands_holds_together() {

@@ -8,6 +8,7 @@ mod failure;
 mod interrupt;
 mod logging;
 mod options;
+mod text_file;
 mod transfer;
 mod tree;
 mod ui;

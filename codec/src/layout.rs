@@ -11,7 +11,7 @@ use crate::split::Element;
 use crate::{gguf, safetensors};
 
 /// A shorter tensor is grouped with its neighbours of the same kind.
-const TINY: u64 = 16 << 10;
+pub(crate) const TINY: u64 = 16 << 10;
 
 /// A tensor that a header names.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,6 +20,7 @@ pub mod parity;
 mod rans;
 mod safetensors;
 pub mod salvage;
+pub mod scan;
 mod simd;
 mod split;
 mod stored;
@@ -32,6 +33,7 @@ pub use container::{Container, Mode, Options};
 pub use decompress::{decompress, decompress_and_hash};
 pub use error::{Error, ErrorKind, Result};
 pub use original::{ChunkIndex, Grid, Memory, Original, PlainFile};
+pub use simd::implementation;
 pub use stored::{Stored, StoredTensor, StoredTensorUsage, StoredUsage};
 
 /// What a long operation tells its caller, and asks: called from many threads, some hundred times a second.

@@ -79,6 +79,11 @@ pub(crate) fn level() -> Level {
     })
 }
 
+/// The name of the vector instructions that are used: the best of this processor, or those that `BIGSMALL_SIMD` asks for.
+pub fn implementation() -> &'static str {
+    level().name()
+}
+
 /// Compiles a function, which must be marked `#[inline(always)]`, for each level and calls the one for `$level`: for loops that a
 /// compiler makes vectors of.
 macro_rules! at_level {

@@ -1,16 +1,21 @@
 //! The commands, a file each.
 
+pub mod benchmark;
+pub mod completions;
 pub mod compress;
 pub mod decompress;
 mod hub_index;
 mod in_place;
 pub mod info;
+pub mod man;
 pub mod migrate;
 pub mod mount;
 pub mod mount_helper;
 pub mod mounts;
 pub mod protect;
 pub mod repair;
+pub mod report;
+pub mod scan;
 pub mod stat;
 pub mod umount;
 pub mod verify;

@@ -1,5 +1,7 @@
 //! What people see: sizes, progress, tables.
 
+pub mod chart;
+pub mod colour;
 pub mod csv;
 pub mod progress;
 pub mod size;
@@ -28,7 +30,9 @@ pub fn print(text: &str) -> Result<(), Failure> {
 
 /// Says something on standard error, after the name of the program. That it cannot be written there is nothing to fail for.
 pub fn say(text: &str) {
-    let _ = io::stderr().write_all(format!("bigsmall: {}\n", printable(text)).as_bytes());
+    let mut err = io::stderr();
+    let name = colour::alarming("bigsmall:", &err);
+    let _ = err.write_all(format!("{name} {}\n", printable(text)).as_bytes());
 }
 
 /// Writes `value` to standard output as JSON for people and programs.

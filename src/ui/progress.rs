@@ -52,6 +52,38 @@ impl Drop for Meter {
     }
 }
 
+/// The steps of something that has no bytes to count, on standard error if that is a terminal.
+#[derive(Debug)]
+pub struct Steps {
+    bar: ProgressBar,
+}
+
+impl Steps {
+    /// So many steps to come; with `quiet` nothing is shown.
+    pub fn new(steps: u64, quiet: bool) -> Steps {
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(Some(steps), target);
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {elapsed}  {wide_msg}");
+        bar.set_style(style.expect("the template is right"));
+        if !bar.is_hidden() {
+            bar.enable_steady_tick(Duration::from_millis(250));
+        }
+        Steps { bar }
+    }
+
+    /// Says which step begins.
+    pub fn begin(&self, name: &str) {
+        self.bar.set_message(printable(name));
+        self.bar.inc(1);
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 /// Asks a meter whether to give up, but does not move it: for work that its total does not count.
 pub struct Quiet<'a>(pub &'a Meter);
 

@@ -3,11 +3,15 @@
 //! What is printed is under test to the letter. The texts of `--help` are in `help/`; with `BIGSMALL_BLESS=1` in the
 //! environment the tests write them anew instead of comparing.
 
+mod benchmark;
 mod directories;
 mod files;
 mod in_place;
 mod inspection;
 mod interruption;
+mod report;
+mod scan;
+mod shells;
 mod stat;
 mod support;
 mod upstream;

@@ -22,7 +22,7 @@ pub use reader::{CodecUsage, Container};
 pub use resume::{compress_file, finished};
 pub use usage::TensorUsage;
 pub use writer::{Mode, Options, Summary, compress};
-pub(crate) use writer::{WINDOW, chunk_size, plan};
+pub(crate) use writer::{SharedTables, WINDOW, chunk_size, plan};
 
 #[cfg(test)]
 mod tests;

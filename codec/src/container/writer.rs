@@ -647,12 +647,20 @@ fn sample(source: &dyn Original, range: &Range<u64>) -> Result<(Vec<u8>, Pieces)
 }
 
 /// For each kind of floats one table made from all short segments, which need then not pay for one each.
-struct SharedTables {
+pub(crate) struct SharedTables {
     tables: HashMap<Element, Table>,
 }
 
 impl SharedTables {
-    fn fit(source: &dyn Original, segments: &[SegmentLayout], twins: &[Option<usize>]) -> Result<SharedTables> {
+    /// Those of `segments`, but for those that equal an earlier one.
+    ///
+    /// # Errors
+    /// Those of reading `source`.
+    pub(crate) fn fit(
+        source: &dyn Original,
+        segments: &[SegmentLayout],
+        twins: &[Option<usize>],
+    ) -> Result<SharedTables> {
         let mut statistics = HashMap::<Element, (KeyStatistics, u64)>::new();
         let mut bytes = Vec::new();
         for (segment, _) in segments.iter().zip(twins).filter(|(_, twin)| twin.is_none()) {
@@ -673,7 +681,8 @@ impl SharedTables {
         Ok(SharedTables { tables: tables.collect() })
     }
 
-    fn of(&self, element: Element) -> Option<&Table> {
+    /// The one for floats of this kind.
+    pub(crate) fn of(&self, element: Element) -> Option<&Table> {
         self.tables.get(&element)
     }
 }
