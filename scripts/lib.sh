@@ -68,9 +68,10 @@ need_fuse() {
     [ -e /dev/fuse ] || die "/dev/fuse is missing. Load the module (modprobe fuse); in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN"
 }
 
-# What the mount's tests call besides the loaders.
+# What the tests call besides the loaders: around the mount, and a browser that looks at a report.
 need_test_tools() {
     need_fuse
+    need chromium chromium
     need rsync rsync
     need strace strace
     need cmp diffutils
