@@ -77,6 +77,12 @@ need_test_tools() {
     need cmp diffutils
     need tar tar
     need md5sum coreutils
+    need fio fio
+    need file file
+    need gio libglib2.0-bin
+    need updatedb plocate
+    need vim.tiny vim-tiny
+    need setpriv util-linux
 }
 
 need_python() {

@@ -18,6 +18,7 @@ pub mod original;
 pub mod output;
 pub mod parity;
 mod rans;
+mod room;
 mod safetensors;
 pub mod salvage;
 pub mod scan;
@@ -33,6 +34,7 @@ pub use container::{Container, Mode, Options};
 pub use decompress::{decompress, decompress_and_hash};
 pub use error::{Error, ErrorKind, Result};
 pub use original::{ChunkIndex, Grid, Memory, Original, PlainFile};
+pub use room::make_room;
 pub use simd::implementation;
 pub use stored::{Stored, StoredTensor, StoredTensorUsage, StoredUsage};
 

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bigsmall_codec::{ChunkIndex, Error, ErrorKind, Original};
+use bigsmall_codec::{ChunkIndex, Error, ErrorKind, Original, make_room};
 use lru::LruCache;
 
 /// What an original is called in the cache: given once to each opening of each version of a file.
@@ -195,8 +195,8 @@ impl ChunkCache {
         wanted: usize,
     ) -> Outcome {
         let key = (store.file, chunk);
-        buffer.resize(len, 0);
-        let outcome = self.decode(store, chunk, &mut buffer).map(|()| Arc::new(buffer)).map_err(Arc::new);
+        let outcome = make_room(&mut buffer, len).and_then(|()| self.decode(store, chunk, &mut buffer));
+        let outcome = outcome.map(|()| Arc::new(buffer)).map_err(Arc::new);
         let mut state = lock(&self.state);
         state.flights.remove(&key);
         if let Ok(bytes) = &outcome {

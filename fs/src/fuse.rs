@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bigsmall_codec::{Error, Original};
+use bigsmall_codec::{Error, Original, make_room};
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty,
@@ -33,6 +33,10 @@ const TTL: Duration = Duration::from_secs(1);
 
 /// Requests that the kernel may have under way in the background (readahead).
 const MAX_BACKGROUND: u16 = 64;
+
+/// Bytes that the kernel may ask for in one request. It reads ahead a megabyte, which are two then: each core decodes one,
+/// and who waits for a page in the first does not wait for the second.
+const LONGEST_READ: u32 = 512 << 10;
 
 /// The most threads that take requests: more bring nothing once each core has one.
 const MOST_THREADS: usize = 4;
@@ -64,6 +68,7 @@ pub(crate) fn start(view: View, cache: ChunkCache, mountpoint: &Path, settings: 
         MountOption::DefaultPermissions,
         MountOption::FSName(settings.source_name.clone()),
         MountOption::Subtype("bigsmall".to_owned()),
+        MountOption::CUSTOM(format!("max_read={LONGEST_READ}")),
     ];
     config.acl = if settings.allow_other { SessionACL::All } else { SessionACL::Owner };
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -265,10 +270,12 @@ impl Mount {
     fn read(&self, handle: FileHandle, offset: u64, size: u32, reply: ReplyData) {
         // Made once for each thread: a megabyte that comes from the system each time costs as much as decoding it.
         let mut buffer = REPLY.take();
-        if buffer.len() < size as usize {
-            buffer.resize(size as usize, 0);
-        }
-        let outcome = self.fill(handle, offset, &mut buffer[..size as usize]);
+        let room = if buffer.len() < size as usize { make_room(&mut buffer, size as usize) } else { Ok(()) };
+        let outcome = room.map_err(|error| {
+            tracing::error!("a read of {size} bytes: {error}");
+            Errno::EIO
+        });
+        let outcome = outcome.and_then(|()| self.fill(handle, offset, &mut buffer[..size as usize]));
         self.counting.read(&outcome);
         match outcome {
             Ok(len) => reply.data(&buffer[..len]),

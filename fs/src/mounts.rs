@@ -3,6 +3,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,7 +18,7 @@ use crate::stats::{STATS_ATTRIBUTE, Stats};
 /// their own there.
 pub(crate) const SOURCE_PREFIX: &str = "bigsmall:";
 
-/// How long `umount` waits for the mount to leave the kernel's list. The process that served it ends soon after.
+/// How long `umount` waits for the mount to leave the kernel's list, and then for the process that served it to end.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a mount may be in use by nobody who can be named.
@@ -69,11 +70,35 @@ fn attribute(path: &Path, name: &str) -> io::Result<Vec<u8>> {
     Ok(value)
 }
 
-/// Unmounts what `bigsmall mount` mounted on `mountpoint`, and waits until it is gone. A mount whose process died is
-/// cleaned away. With `lazy` a mount in use vanishes from the tree at once and ends when its last user does.
+/// The process that serves a mount, by a descriptor of it: its number may be another's soon after its end.
+struct Server {
+    pid: u32,
+    descriptor: OwnedFd,
+}
+
+impl Server {
+    /// The process with this number, if it is there.
+    fn find(pid: u32) -> Option<Server> {
+        // SAFETY: it takes two numbers and touches no memory.
+        let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid), 0) };
+        // SAFETY: the kernel has just made the descriptor, and it is nobody else's.
+        (descriptor >= 0).then(|| Server { pid, descriptor: unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) } })
+    }
+
+    /// Waits until it has ended, and says whether it has.
+    fn ends_within(&self, patience: Duration) -> bool {
+        let mut poll = libc::pollfd { fd: self.descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: `poll` is one `pollfd` and outlives the call.
+        unsafe { libc::poll(&mut poll, 1, patience.as_millis() as libc::c_int) == 1 }
+    }
+}
+
+/// Unmounts what `bigsmall mount` mounted on `mountpoint`, and waits until it is gone and the process that served it has
+/// ended. A mount whose process died is cleaned away. With `lazy` a mount in use vanishes from the tree at once and ends
+/// when its last user does; nobody waits for that.
 ///
 /// # Errors
-/// A message that names the path: it is no mount of ours, it is in use, it may not be unmounted.
+/// A message that names the path: it is no mount of ours, it is in use, it does not answer, it may not be unmounted.
 pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
     let shown = mountpoint.display();
     // A dead mount cannot be asked for its path.
@@ -83,6 +108,11 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
     if !mount.is_ours() {
         return failed(format!("{shown}: is a mount of type {}, not one of bigsmall", mount.kind));
     }
+    let server = match if lazy { Answer::Dead } else { mount.ask() } {
+        Answer::Alive(stats) => Server::find(stats.pid),
+        Answer::Silent => return failed(format!("{shown}: does not answer; `--lazy` takes it out of the tree")),
+        Answer::Dead | Answer::Unknown(_) => None,
+    };
     let start = Instant::now();
     while let Err(e) = detach(&absolute, lazy) {
         if e.raw_os_error() != Some(libc::EBUSY) {
@@ -105,7 +135,14 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
         }
         thread::sleep(POLL);
     }
-    Ok(())
+    match server {
+        Some(server) if !server.ends_within(END_PATIENCE) => failed(format!(
+            "{shown}: is unmounted, but the process that served it ({}) has not ended after {} seconds",
+            server.pid,
+            END_PATIENCE.as_secs()
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// How many programs that use a mount are named.

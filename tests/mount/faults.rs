@@ -4,12 +4,16 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 
 use memmap2::Mmap;
+use rustix::fs::{Advice, fadvise};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
+use crate::disk::Disk;
 use crate::mounted::*;
+use crate::support::model;
 
 const EIO: i32 = 5;
 const SIGBUS: i32 = 7;
@@ -65,30 +69,117 @@ fn a_container_overwritten_under_the_mount_never_gives_wrong_bytes() {
     assert!(mounted.read("real.safetensors") == original);
 }
 
-/// In the process that is to die of it: the file to map and touch all over.
+/// In the process that may die of it: the file to map and touch all over.
 const MAPPED: &str = "BIGSMALL_TEST_MAPPED";
+
+/// Touches all of the file to map, if this is the process that is to do so, and says whether it is.
+fn has_touched() -> bool {
+    let Some(path) = std::env::var_os(MAPPED) else { return false };
+    // SAFETY: it is in a mount that is read-only; what it is damaged by has happened.
+    let map = unsafe { Mmap::map(&File::open(path).unwrap()).unwrap() };
+    std::hint::black_box(map.iter().map(|&byte| u64::from(byte)).sum::<u64>());
+    true
+}
+
+/// How a process ends that maps a file and touches all of it: one that runs this test once more, which has to begin with
+/// [`has_touched`].
+fn touch(path: &Path) -> ExitStatus {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", thread::current().name().unwrap()]).env(MAPPED, path);
+    child.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
+}
 
 #[test]
 fn a_program_that_maps_a_damaged_range_gets_sigbus_as_on_any_disk() {
-    if let Some(path) = std::env::var_os(MAPPED) {
-        // SAFETY: it is in a mount that is read-only; what it is damaged by has happened.
-        let map = unsafe { Mmap::map(&File::open(path).unwrap()).unwrap() };
-        std::hint::black_box(map.iter().map(|&byte| u64::from(byte)).sum::<u64>());
+    if has_touched() {
         return;
     }
     let (mounted, original) = victim();
-    let this_test = thread::current().name().unwrap().to_owned();
-    let touch = |name: &str| {
-        let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", &this_test]).env(MAPPED, mounted.path(name));
-        child.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
-    };
-    assert!(touch("victim.safetensors").success());
+    let victim = mounted.path("victim.safetensors");
+    assert!(touch(&victim).success());
     let container = OpenOptions::new().write(true).open(mounted.scratch.path("models/victim.bs")).unwrap();
     container.write_all_at(&vec![0xa5; 50_000], 1000).unwrap();
-    eventually("SIGBUS", || touch("victim.safetensors").signal() == Some(SIGBUS));
-    assert!(touch("real.safetensors").success());
+    eventually("SIGBUS", || touch(&victim).signal() == Some(SIGBUS));
+    assert!(touch(&mounted.path("real.safetensors")).success());
     assert!(mounted.read("real.safetensors") == original, "the mount and the neighbour are not disturbed");
+}
+
+#[test]
+fn errors_of_the_disk_reach_those_who_read_what_is_lost_and_nobody_else() {
+    if has_touched() {
+        return;
+    }
+    let (scratch, original) = real();
+    fs::copy(scratch.path("models/real.bs"), scratch.path("models/victim.bs")).unwrap();
+    let disk = Disk::with_files_of(&scratch.path("models"));
+    let mounted = Mounted::with_options(scratch, disk.path(), "--log log");
+    let open = File::open(mounted.path("victim.safetensors")).unwrap();
+    disk.breaks("victim.bs", 50_000..150_000);
+    let gone = lost(&open, &original);
+    assert!((100_000..250_000).contains(&gone), "100,000 bytes of the container are lost, not {gone} of the original");
+    assert_eq!(touch(&mounted.path("victim.safetensors")).signal(), Some(SIGBUS));
+    assert!(mounted.read("real.safetensors") == original, "the neighbour is not disturbed");
+    let log = String::from_utf8(mounted.scratch.read("log")).unwrap();
+    assert!(log.contains("victim.bs: chunk ") && log.contains("Input/output error"), "{log}");
+    // An error is not remembered.
+    disk.recovers();
+    assert_eq!(lost(&open, &original), 0);
+    assert!(touch(&mounted.path("victim.safetensors")).success());
+}
+
+#[test]
+fn a_container_that_the_disk_does_not_give_is_shown_when_it_does() {
+    let (scratch, original) = real();
+    fs::copy(scratch.path("models/real.bs"), scratch.path("models/victim.bs")).unwrap();
+    let disk = Disk::with_files_of(&scratch.path("models"));
+    disk.breaks("victim.bs", 0..u64::MAX);
+    let mounted = Mounted::with_options(scratch, disk.path(), "--log log");
+    assert_eq!(mounted.names(), ["real.safetensors", "victim.bs"], "as the file that it is");
+    assert_eq!(errno(fs::read(mounted.path("victim.bs"))), EIO);
+    assert!(mounted.read("real.safetensors") == original);
+    disk.recovers();
+    eventually("the original", || mounted.names() == ["real.safetensors", "victim.safetensors"]);
+    assert!(mounted.read("victim.safetensors") == original);
+}
+
+#[test]
+fn what_the_disk_does_not_give_is_restored_from_the_sidecar() {
+    let (scratch, original) = real();
+    scratch.ok("protect models/real.bs -q");
+    let disk = Disk::with_files_of(&scratch.path("models"));
+    let mounted = Mounted::new(scratch, disk.path());
+    disk.breaks("real.bs", 60_000..70_000);
+    assert!(mounted.read("real.safetensors") == original);
+    let listed = mounted.scratch.json("mounts --json");
+    let ours = listed["mounts"].as_array().unwrap().iter().find(|m| at(m, &mounted)).unwrap();
+    assert!(ours["stats"]["chunks_healed"].as_u64().unwrap() > 0, "{ours}");
+}
+
+#[test]
+fn without_memory_a_read_fails_and_the_mount_lives() {
+    let (scratch, original) = real();
+    // Whose chunks need more memory than those of its neighbour.
+    let large = model(&[("a", "BF16", 2, 24 << 20)]);
+    scratch.write("large.safetensors", &large);
+    scratch.ok("compress large.safetensors -o models/large.bs --chunk-size 8MiB -q");
+    let mounted = Mounted::with_options(scratch, "models", "--log log");
+    let neighbour = File::open(mounted.path("real.safetensors")).unwrap();
+    let large_file = File::open(mounted.path("large.safetensors")).unwrap();
+    assert_eq!(lost(&neighbour, &original), 0);
+    let daemon = mounted.daemon();
+    let status = fs::read_to_string(format!("/proc/{daemon}/status")).unwrap();
+    let has = status.lines().find_map(|line| line.strip_prefix("VmData:")?.trim().strip_suffix(" kB")).unwrap();
+    // Of all that can be written to, what is reserved for it included. Small things are always needed.
+    let little = Rlimit { current: Some((has.parse::<u64>().unwrap() << 10) + (1 << 20)), maximum: None };
+    let daemon = Pid::from_raw(daemon as i32);
+    let before = prlimit(daemon, Resource::Data, little).unwrap();
+    assert_eq!(errno(large_file.read_exact_at(&mut [0; 4096], 9 << 20)), EIO);
+    fadvise(&neighbour, 0, None, Advice::DontNeed).unwrap();
+    assert_eq!(lost(&neighbour, &original), 0, "the neighbour is not disturbed");
+    let log = String::from_utf8(mounted.scratch.read("log")).unwrap();
+    assert!(log.contains("no memory for "), "{log}");
+    prlimit(daemon, Resource::Data, before).unwrap();
+    assert!(mounted.read("large.safetensors") == large);
 }
 
 #[test]

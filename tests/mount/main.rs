@@ -6,11 +6,13 @@
 #[path = "../cli/support.rs"]
 mod support;
 
+mod disk;
 mod faults;
 mod hub;
 mod life;
 mod mounted;
 mod names;
+mod neighbours;
 mod promises;
 mod random;
 mod upstream;

@@ -264,9 +264,10 @@ fn a_process_that_ends_leaves_the_next_mount_alone() {
     let mounted = Mounted::new(scratch, "models");
     // A race: without the care that is under test, about every second run of so many rounds went wrong.
     for round in 0..300 {
-        mounted.scratch.ok("umount mnt");
+        // Not ours, which would wait for the process that served the mount.
+        assert!(Command::new("umount").arg(mounted.path("")).status().unwrap().success());
         mounted.scratch.ok("mount models mnt");
-        // The process that served the mount before may be ending now.
+        // That process may be ending now.
         thread::sleep(Duration::from_millis(5));
         assert!(mounted.is_mounted(), "round {round}: the new mount is gone");
         assert_eq!(mounted.names(), ["real.safetensors"], "round {round}");
@@ -306,6 +307,31 @@ fn a_killed_process_leaves_what_umount_cleans() {
     mounted.scratch.ok("umount mnt");
     mounted.scratch.ok("mount models mnt");
     assert_eq!(mounted.names(), ["real.safetensors"]);
+}
+
+#[test]
+fn umount_waits_for_the_process_that_served_the_mount() {
+    let (scratch, _) = real();
+    let mounted = Mounted::with_options(scratch, "models", "--log log");
+    let daemon = mounted.daemon();
+    mounted.scratch.ok("umount mnt");
+    let left = fs::read_to_string(format!("/proc/{daemon}/stat")).unwrap_or_default();
+    assert!(left.is_empty() || left.contains(") Z "), "it is still there: {left}");
+
+    mounted.scratch.ok("mount --log log models mnt");
+    let daemon = mounted.daemon().to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &daemon]).status().unwrap().success());
+    signal("-STOP");
+    // Until none of its threads can take a request any more, which nobody could be called off from then.
+    let tasks = || fs::read_dir(format!("/proc/{daemon}/task")).unwrap();
+    eventually("a stop of all its threads", || {
+        tasks().all(|task| fs::read_to_string(task.unwrap().path().join("stat")).unwrap().contains(") T "))
+    });
+    let message = mounted.scratch.fails(2, "umount mnt");
+    assert_eq!(message, "bigsmall: mnt: does not answer; `--lazy` takes it out of the tree\n");
+    mounted.scratch.ok("umount --lazy mnt");
+    signal("-CONT");
+    eventually("its end", || !Path::new("/proc").join(&daemon).exists());
 }
 
 #[test]

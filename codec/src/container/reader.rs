@@ -14,6 +14,7 @@ use crate::chunk::block::Scratch;
 use crate::chunk::{self, Codec, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::original::{ChunkIndex, Grid, Original, PlainFile};
+use crate::room::make_room;
 use crate::split::Element;
 use crate::stream::cancelled;
 
@@ -279,7 +280,7 @@ impl Original for Container {
         let (place, stored) = self.locate(chunk);
         // Taken, not borrowed: the store may itself be something that this thread decodes.
         let (mut bytes, mut scratch) = SCRATCH.take().unwrap_or_default();
-        bytes.resize(stored.len as usize, 0);
+        make_room(&mut bytes, stored.len as usize)?;
         let read = self.store.read_at(stored.offset, &mut bytes).and_then(|()| match stored.is(&bytes) {
             true => Ok(()),
             false => Err(Error::corrupt("the stored bytes fail their checksum")),
