@@ -71,6 +71,19 @@ def sequential(path, readers=1):
     return size / (time.perf_counter() - start) / GB
 
 
+def single_pages(path):
+    """GB/s of a reader of a file that the kernel keeps in single pages and not in large folios, as it keeps all of FUSE."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
+        for at in range(0, os.path.getsize(path), PAGE):
+            os.pread(file, PAGE, at)
+    finally:
+        os.close(file)
+    return sequential(path)
+
+
 def load(path, clone):
     """Seconds of load_file and a byte of each page of each tensor, or a clone of each tensor."""
     start = time.perf_counter()
@@ -234,6 +247,9 @@ def measure_file(args, scratch):
                     if warm := WARM.get(name):
                         again, unit_again, _, measure_again = warm
                         results.setdefault((again, unit_again), {}).setdefault(way.name, []).append(measure_again(way.path))
+                    if way.name == "plain" and name in WARM and "sequential" in name:
+                        again = "sequential read, 1 reader, warm, plain file in single pages"
+                        results.setdefault((again, "GB/s"), {}).setdefault(way.name, []).append(single_pages(way.path))
                     if way.name == "bigsmall":
                         memory[name] = max(memory.get(name, [0, 0]), peak_rss(pid))
     return ways, results, memory

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stresses a mount for minutes: a storm of page faults from 64 threads beside 16 processes that read in sequence, random
-# operations compared with a model, and 16 processes that load a model at once with transformers' parallel loader. Each
+# operations compared with a model, random reads of every kind and fio's verification, and 16 processes that load a model at once with transformers' parallel loader. Each
 # has a watchdog or a time limit. As root. scripts/test.sh runs the first two for seconds.
 #
 #   scripts/stress.sh [SECONDS]       of storm; by default 180
@@ -60,6 +60,9 @@ BIGSMALL_STRESS_SECONDS=$((seconds / 3 + 1)) with_memory 96 cargo test --locked 
 
 step "random operations beside a model of them"
 BIGSMALL_RANDOM_CASES=$((seconds / 4 + 1)) cargo test --locked --release --test mount -- random_operations --nocapture
+
+step "random reads of every kind, and fio's verification"
+BIGSMALL_FSX_OPERATIONS=$((seconds * 500)) cargo test --locked --release --test mount -- random_reads_of_every_kind fio_verifies --nocapture
 
 step "16 processes that load a model at once"
 "$BIGSMALL" compress -q "$DATA/minilm-sharded" -o "$scratch/models"
