@@ -91,23 +91,23 @@ need_python() {
         die "$(python3 --version) is too old: Python 3.10 or newer is needed"
 }
 
-make_venv() {
-    rm -rf "$VENV"
-    quietly python3 -m venv "$VENV" 2>/dev/null && return
-    rm -rf "$VENV"
-    if can_apt && apt_install python3-venv && quietly python3 -m venv "$VENV"; then return; fi
-    rm -rf "$VENV"
+make_venv() { # FOLDER
+    rm -rf "$1"
+    quietly python3 -m venv "$1" 2>/dev/null && return
+    rm -rf "$1"
+    if can_apt && apt_install python3-venv && quietly python3 -m venv "$1"; then return; fi
+    rm -rf "$1"
     if quietly python3 -m pip install --target "$CACHE/virtualenv" --upgrade virtualenv &&
-        PYTHONPATH=$CACHE/virtualenv quietly python3 -m virtualenv "$VENV"; then
+        PYTHONPATH=$CACHE/virtualenv quietly python3 -m virtualenv "$1"; then
         return
     fi
     die "python3 can make no virtual environment. Install its venv module, for instance: sudo apt-get install python3-venv"
 }
 
 # What a finished environment is stamped with: the wishes and the Python that they were met for.
-venv_stamp() {
+venv_stamp() { # [REQUIREMENTS]
     python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])'
-    grep -v '^#' "$ROOT/scripts/requirements.txt"
+    grep -v '^#' "$ROOT/scripts/${1:-requirements.txt}"
 }
 
 # Makes the Python environment, or finds it made, or adds what it lacks. The stamp is written last: what was interrupted
@@ -125,12 +125,37 @@ ensure_venv() {
         if [ "$(head -n 1 "$VENV/.complete" 2>/dev/null)" = "$(head -n 1 <<<"$wanted")" ] && "$PYTHON" -c '' 2>/dev/null; then
             rm "$VENV/.complete"
         else
-            make_venv
+            make_venv "$VENV"
         fi
         quietly "$PYTHON" -m pip install --quiet -r "$ROOT/scripts/requirements.txt" ||
             die "pip could not install the packages of scripts/requirements.txt. Run me again once that is mended"
         "$PYTHON" -c 'import accelerate, diffusers, numpy, safetensors.torch, torch, transformers' || die "the packages in $VENV do not work"
         printf '%s\n' "$wanted" >"$VENV/.complete"
+    fi
+    exec 9>&-
+}
+
+# llama.cpp and what makes files for it, in an environment of their own. It is built from source, which takes some minutes of
+# two cores, with nothing that tests could do without. Sets GGUF_PYTHON to its Python.
+ensure_gguf() {
+    GGUF_PYTHON=$CACHE/venv-gguf/bin/python
+    need_python
+    need flock util-linux
+    mkdir -p "$CACHE"
+    local wanted
+    wanted=$(venv_stamp requirements-gguf.txt)
+    exec 9>"$CACHE/venv-gguf.lock"
+    flock 9
+    if [ "$(cat "$CACHE/venv-gguf/.complete" 2>/dev/null)" != "$wanted" ] || ! "$GGUF_PYTHON" -c '' 2>/dev/null; then
+        need g++ g++
+        step "building llama.cpp in $CACHE/venv-gguf (once, some minutes)"
+        make_venv "$CACHE/venv-gguf"
+        CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) \
+            CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DGGML_LLAMAFILE=OFF -DLLAVA_BUILD=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O2" \
+            quietly "$GGUF_PYTHON" -m pip install --quiet -r "$ROOT/scripts/requirements-gguf.txt" ||
+            die "pip could not install the packages of scripts/requirements-gguf.txt. Run me again once that is mended"
+        "$GGUF_PYTHON" -c 'import gguf, llama_cpp, numpy' || die "the packages in $CACHE/venv-gguf do not work"
+        printf '%s\n' "$wanted" >"$CACHE/venv-gguf/.complete"
     fi
     exec 9>&-
 }

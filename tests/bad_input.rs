@@ -296,7 +296,7 @@ fn a_newer_version_is_named_and_not_called_damage() {
     for (major, minor) in [(2, 0), (1, 999)] {
         refuses_to_decompress(&scratch, &of_version(&container, major, minor, true), "a newer version");
         let said = format!(
-            "the container has format version {major}.{minor}, this program reads 1.0 to 1.1: a newer bigsmall is needed"
+            "the container has format version {major}.{minor}, this program reads 1.0 to 1.2: a newer bigsmall is needed"
         );
         assert_eq!(scratch.fails(2, "decompress damaged.bs"), format!("bigsmall: damaged.bs: {said}\n"));
         assert_eq!(scratch.fails(2, "info damaged.bs"), format!("bigsmall: damaged.bs: {said}\n"));

@@ -98,6 +98,40 @@ fn every_comparison_notices_one_flipped_bit() {
     assert_eq!(rust_reader(&plain, &altered), Verdict::Different, "the Rust reader on an altered copy");
 }
 
+/// llama.cpp with models of this type.
+macro_rules! llama_cpp {
+    ($($test:ident: $model:literal)*) => {
+        $(#[test]
+        fn $test() {
+            shows_the_same($model, llama_cpp);
+        })*
+    };
+}
+
+llama_cpp! {
+    llama_cpp_with_bf16: "llama-bf16"
+    llama_cpp_with_q8_0: "llama-q8_0"
+    llama_cpp_with_q4_k_m: "llama-q4_k_m"
+}
+
+fn llama_cpp(plain: &Path, shown: &Path) -> Verdict {
+    python_of(python_of_environment("venv-gguf"), "llama", plain, shown)
+}
+
+#[test]
+fn llama_cpp_notices_one_flipped_bit() {
+    let plain = model("llama-q8_0");
+    let scratch = TempDir::new().expect("a temporary folder");
+    let altered = scratch.path().join("altered");
+    run(Command::new("cp").arg("-r").arg(&plain).arg(&altered)).expect_success();
+    let file = OpenOptions::new().read(true).write(true).open(altered.join("model.gguf")).expect("a writable copy");
+    let middle = file.metadata().expect("it is there").len() / 2;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, middle).expect("a byte of a tensor");
+    file.write_all_at(&[byte[0] ^ 0x10], middle).expect("the byte is written");
+    assert_eq!(llama_cpp(&plain, &altered), Verdict::Different, "an altered copy");
+}
+
 #[test]
 fn a_pipeline_of_diffusers() {
     let scratch = TempDir::new().expect("a temporary folder");
@@ -213,7 +247,13 @@ fn shows_the_same_as(plain: &Path, compare: impl FnOnce(&Path, &Path) -> Verdict
 
 /// Runs `tests/loaders/SCRIPT.py PLAIN SHOWN`.
 fn python(script: &str, plain: &Path, shown: &Path) -> Verdict {
-    let mut command = Command::new(venv_python());
+    python_of(venv_python(), script, plain, shown)
+}
+
+/// The same with this Python.
+#[track_caller]
+fn python_of(python: PathBuf, script: &str, plain: &Path, shown: &Path) -> Verdict {
+    let mut command = Command::new(python);
     command.arg(scripts().join(format!("{script}.py"))).args([plain, shown]);
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("HF_HUB_OFFLINE", "1").env("TOKENIZERS_PARALLELISM", "false");
     run(&mut command).verdict()
@@ -268,7 +308,7 @@ fn weight_files(directory: &Path) -> Vec<String> {
             let path = entry.expect("a directory entry").path();
             if path.is_dir() {
                 directories.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "safetensors") {
+            } else if path.extension().is_some_and(|extension| extension == "safetensors" || extension == "gguf") {
                 let name = path.strip_prefix(directory).expect("it is below it");
                 names.push(name.to_str().expect("a name in UTF-8").to_owned());
             }
@@ -315,7 +355,7 @@ impl Shown {
         let compressed = scratch.path().join("compressed");
         run(bigsmall().arg("compress").arg(plain).arg("-o").arg(&compressed)).expect_success();
         for name in weight_files(plain) {
-            let container = compressed.join(name.replace(".safetensors", ".bs"));
+            let container = compressed.join(&name).with_extension("bs");
             let stored = fs::metadata(&container).unwrap_or_else(|e| panic!("{}: {e}", container.display())).len();
             let original = fs::metadata(plain.join(&name)).expect("the original").len();
             assert!(stored < original, "{} is not smaller than its original", container.display());
@@ -445,15 +485,21 @@ fn model(name: &str) -> PathBuf {
     data.join(name)
 }
 
-/// The Python of the environment that `scripts/lib.sh` makes.
+/// The Python of the environment that most scripts run in.
 #[track_caller]
 fn venv_python() -> PathBuf {
+    python_of_environment("venv")
+}
+
+/// The Python of the environment of that name, which `scripts/lib.sh` makes.
+#[track_caller]
+fn python_of_environment(name: &str) -> PathBuf {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = set("BIGSMALL_DEV_CACHE").unwrap_or_else(|| {
         let user = set("XDG_CACHE_HOME").unwrap_or_else(|| set("HOME").expect("HOME is set").join(".cache"));
         user.join("bigsmall-dev")
     });
-    let venv = cache.join("venv");
+    let venv = cache.join(name);
     assert!(
         venv.join(".complete").exists(),
         "the Python environment {} is missing or incomplete: run scripts/test-data.sh (or scripts/test.sh, which does)",

@@ -1,7 +1,7 @@
 //! What the benches measure, one layer at a time. Not for anyone else: it changes without notice.
 
 use crate::chunk::block::{Buffers, Scratch};
-use crate::chunk::plan::ReadyPlan;
+use crate::chunk::plan::{ReadyPlan, Shared};
 use crate::chunk::{self, Codec};
 use crate::container::{self, WINDOW};
 use crate::error::Result;
@@ -119,14 +119,14 @@ impl<'a> Encode<'a> {
     fn plan(&self, segment: &SegmentLayout) -> Result<ReadyPlan> {
         let bytes = self.bytes(segment);
         let beginning = &bytes[..bytes.len().min(WINDOW as usize)];
-        let plan = container::plan(self.source, segment, &self.layout.tensors, beginning, &self.options, None)?;
+        let plan = container::plan(self.source, segment, &self.layout.tensors, beginning, &self.options, Shared::None)?;
         Ok(plan.ready(segment.element).0)
     }
 
     fn encode_segment(&mut self, segment: usize, plan: &ReadyPlan) -> usize {
         let SegmentLayout { element, .. } = self.layout.segments[segment];
         let bytes = self.bytes(&self.layout.segments[segment]);
-        let chunk_size = container::chunk_size(plan, &self.options) as usize;
+        let chunk_size = container::chunk_size(plan, element, &self.options) as usize;
         let encode = |(number, bytes)| {
             let first = (number * chunk_size / element.size()) as u64;
             chunk::encode(plan, element, first, bytes, &mut self.buffers, &mut self.stored);

@@ -17,6 +17,7 @@ mod layout;
 pub mod original;
 pub mod output;
 pub mod parity;
+mod quantised;
 mod rans;
 mod room;
 mod safetensors;

@@ -87,7 +87,7 @@ pub fn implementation() -> &'static str {
 /// Compiles a function, which must be marked `#[inline(always)]`, for each level and calls the one for `$level`: for loops that a
 /// compiler makes vectors of.
 macro_rules! at_level {
-    ($level:expr, $name:ident $(::<$size:literal>)? ($($argument:ident: $type:ty),*)) => {{
+    ($level:expr, $name:ident $(::<$size:tt>)? ($($argument:ident: $type:ty),*)) => {{
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2")]
         fn with_avx2($($argument: $type),*) {

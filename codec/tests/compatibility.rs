@@ -57,3 +57,19 @@ fn version_1_1() {
     let all = ["bytes", "constant", "differences", "float", "packed", "palette", "raw", "scaled", "sparse", "zstd"];
     assert_eq!(codecs.into_iter().collect::<Vec<_>>(), all);
 }
+
+#[test]
+fn version_1_2() {
+    let golden = golden("1.2");
+    let mut codecs = BTreeSet::new();
+    let mut types = BTreeSet::new();
+    for (container, original) in &golden {
+        assert_eq!(container.version().to_string(), "1.2");
+        decodes_to_its_original(container, original);
+        codecs.extend(container.codec_usage().iter().map(|usage| usage.codec.name()));
+        let tensors = container.tensors().iter().map(|tensor| tensor.dtype.clone());
+        types.extend(tensors);
+    }
+    assert!(codecs.contains("blocks"), "{codecs:?}");
+    assert_eq!(types.len(), 23, "every type of blocks: {types:?}");
+}

@@ -3,6 +3,9 @@
 //! The contract: a container in which anything has changed is refused when it is opened, or when the chunk that is damaged
 //! is decoded; `verify` never calls it sound; whatever is decoded without an error is right. Nothing panics.
 
+#[path = "support/gguf.rs"]
+mod gguf;
+
 use std::io::Cursor;
 
 use bigsmall_codec::container::{Mode, compress};
@@ -55,30 +58,44 @@ fn hold(original: &[u8], damaged: Vec<u8>, what: &str) -> bool {
 
 #[test]
 fn every_flipped_bit_and_saturated_byte_is_seen_and_gives_no_wrong_bytes() {
+    for (len, mode) in [(0, Mode::Balanced), (600, Mode::Balanced), (2400, Mode::Storage), (2400, Mode::Inference)] {
+        every_damage_is_seen(&original(len), "model.safetensors", &Options { mode, chunk_size: 512 });
+    }
+}
+
+#[test]
+fn so_it_is_in_quantised_blocks() {
+    let mut state = 1u64;
+    let noise = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 32
+    };
+    let original = gguf::file(&[(8, 32 * 60, gguf::blocks(34, 60, noise))]);
+    every_damage_is_seen(&original, "model.gguf", &Options { chunk_size: 2048, ..Options::default() });
+}
+
+/// Holds every damage of the container of `original` to the contract.
+fn every_damage_is_seen(original: &[u8], name: &str, options: &Options) {
     // Where each takes long, under AddressSanitizer, a script asks for one byte in so many.
     let step = std::env::var("BIGSMALL_CORRUPTION_STEP").map_or(1, |step| step.parse().expect("a number"));
-    for (len, mode) in [(0, Mode::Balanced), (600, Mode::Balanced), (2400, Mode::Storage), (2400, Mode::Inference)] {
-        let original = original(len);
-        let options = Options { mode, chunk_size: 512 };
-        let mut container = Cursor::new(Vec::new());
-        compress(&Memory::new(original.clone()), "model.safetensors", &options, &mut container, &()).unwrap();
-        let container = container.into_inner();
-        let sound = Container::from_store(Box::new(Memory::new(container.clone()))).unwrap();
-        assert!(verify(&sound, &()).unwrap().is_sound(), "the test itself is sound");
-        let mut opened = 0;
-        for at in (0..container.len()).step_by(step) {
-            let values = (0..8).map(|bit| container[at] ^ 1 << bit).chain([0, 0xff]);
-            for value in values.filter(|&value| value != container[at]) {
-                let mut damaged = container.clone();
-                damaged[at] = value;
-                opened +=
-                    usize::from(hold(&original, damaged, &format!("{len} bytes, {mode:?}: byte {at} is {value}")));
-            }
+    let mut container = Cursor::new(Vec::new());
+    compress(&Memory::new(original.to_vec()), name, options, &mut container, &()).unwrap();
+    let container = container.into_inner();
+    let sound = Container::from_store(Box::new(Memory::new(container.clone()))).unwrap();
+    assert!(verify(&sound, &()).unwrap().is_sound(), "the test itself is sound");
+    let what = format!("{} bytes of {name}, {:?}", original.len(), options.mode);
+    let mut opened = 0;
+    for at in (0..container.len()).step_by(step) {
+        let values = (0..8).map(|bit| container[at] ^ 1 << bit).chain([0, 0xff]);
+        for value in values.filter(|&value| value != container[at]) {
+            let mut damaged = container.clone();
+            damaged[at] = value;
+            opened += usize::from(hold(original, damaged, &format!("{what}: byte {at} is {value}")));
         }
-        assert!(opened > 0, "damage to chunks does not prevent that the container is opened");
-        for end in (0..container.len()).step_by(step) {
-            hold(&original, container[..end].to_vec(), &format!("{len} bytes, {mode:?}: cut to {end}"));
-        }
-        hold(&original, [&container[..], b"\0"].concat(), "a byte more");
     }
+    assert!(opened > 0, "damage to chunks does not prevent that the container is opened");
+    for end in (0..container.len()).step_by(step) {
+        hold(original, container[..end].to_vec(), &format!("{what}: cut to {end}"));
+    }
+    hold(original, [&container[..], b"\0"].concat(), "a byte more");
 }

@@ -9,6 +9,9 @@
 //! `BIGSMALL_FUZZ_SECONDS` sets how long each target runs (2 seconds unless set); `scripts/fuzz.sh` runs it for long. A failure
 //! names its seed; `BIGSMALL_FUZZ_SEED` repeats it. `BIGSMALL_SIMD` chooses the decoder under test.
 
+#[path = "support/gguf.rs"]
+mod gguf;
+
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bigsmall_codec::container::{Mode, Options, compress};
@@ -43,11 +46,53 @@ const DTYPES: [(&str, usize); 9] = [
     ("I64", 8),
 ];
 
+/// The types of blocks that have a codec of their own in GGUF files: number, bytes of a block, elements of a block.
+const BLOCKS: [(u32, usize, u64); 23] = [
+    (2, 18, 32),
+    (3, 20, 32),
+    (6, 22, 32),
+    (7, 24, 32),
+    (8, 34, 32),
+    (10, 84, 256),
+    (11, 110, 256),
+    (12, 144, 256),
+    (13, 176, 256),
+    (14, 210, 256),
+    (16, 66, 256),
+    (17, 74, 256),
+    (18, 98, 256),
+    (19, 50, 256),
+    (20, 18, 32),
+    (21, 110, 256),
+    (22, 82, 256),
+    (23, 136, 256),
+    (29, 56, 256),
+    (34, 54, 256),
+    (35, 66, 256),
+    (39, 17, 32),
+    (40, 36, 64),
+];
+
 /// The number of the codec that stores a chunk as one block.
 const FLOAT: u8 = 3;
 
-/// A safetensors file with some tensors of random dtypes and contents.
+/// A GGUF file with some tensors of quantised blocks.
+fn quantised_model(random: &mut Random) -> Vec<u8> {
+    let tensors: Vec<(u32, u64, Vec<u8>)> = (0..1 + random.below(3))
+        .map(|_| {
+            let (kind, size, elements) = BLOCKS[random.below(BLOCKS.len())];
+            let count = [1, 3, 60, 400, 1500][random.below(5)] + random.below(20);
+            (kind, elements * count as u64, gguf::blocks(size, count, || random.next()))
+        })
+        .collect();
+    gguf::file(&tensors)
+}
+
+/// A file with some tensors of random dtypes and contents: mostly a safetensors file.
 fn model(random: &mut Random) -> Vec<u8> {
+    if random.below(4) == 0 {
+        return quantised_model(random);
+    }
     let mut header = String::from("{");
     let mut data = Vec::new();
     // Now and then a tensor with enough elements for blocks of 2 or 4 streams.
@@ -300,6 +345,19 @@ fn damaged_bytes() {
 }
 
 #[test]
+fn damaged_originals() {
+    fuzz("damaged originals", |random| {
+        let mut original = if random.below(2) == 0 { quantised_model(random) } else { model(random) };
+        // Mostly their header.
+        let mut rest = original.split_off([300, original.len()][random.below(2)].min(original.len()));
+        mutate(&mut original, random);
+        original.append(&mut rest);
+        let stored = container(&original, random);
+        assert!(read(stored).is_some_and(|bytes| original.starts_with(&bytes)), "other bytes come back");
+    });
+}
+
+#[test]
 fn forged_sections() {
     fuzz("forged sections", |random| {
         let original = model(random);
@@ -369,7 +427,8 @@ fn the_models_reach_every_codec() {
         let container = Container::from_store(Box::new(Memory::new(container))).unwrap();
         seen.extend(container.codec_usage().iter().map(|usage| usage.codec.name()));
     }
-    let all = ["bytes", "constant", "differences", "float", "packed", "palette", "raw", "scaled", "sparse", "zstd"];
+    let all =
+        ["blocks", "bytes", "constant", "differences", "float", "packed", "palette", "raw", "scaled", "sparse", "zstd"];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
     assert_eq!(blocks.iter().map(|block| block.0).collect::<std::collections::BTreeSet<u8>>().len(), 3, "{blocks:?}");
     assert!(blocks.iter().any(|block| block.1), "{blocks:?}");

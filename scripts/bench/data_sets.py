@@ -11,9 +11,10 @@ class DataSet:
     title: str
     # Of nearly all of its elements.
     dtype: str
+    name: str = "model.safetensors"
 
     def file(self, data):
-        return data / self.folder / "model.safetensors"
+        return data / self.folder / self.name
 
 
 LARGE = DataSet("large-bf16", "1.2 GB BF16", "BF16")
@@ -29,6 +30,8 @@ DATA_SETS = [
     DataSet("minilm-fp8", "MiniLM F8_E4M3", "F8_E4M3"),
     DataSet("minilm-e5m2", "MiniLM F8_E5M2", "F8_E5M2"),
     DataSet("minilm-i8", "MiniLM I8", "I8"),
+    DataSet("llama-q8_0", "GGUF Q8_0", "Q8_0", "model.gguf"),
+    DataSet("llama-q4_k_m", "GGUF Q4_K_M", "Q4_K_M", "model.gguf"),
     LARGE,
 ]
 

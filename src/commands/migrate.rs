@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bigsmall_codec::container::{self, EXTENSION, Options, VERSION, shown_name};
+use bigsmall_codec::container::{self, EXTENSION, Options, shown_name};
 use bigsmall_codec::output::{Attributes, Existing, NewFile, check_replaceable};
 use bigsmall_codec::parity::sidecar_path;
 use bigsmall_codec::upstream::{HUB_INDEX, HUB_INDEX_BINARY, HubIndex, LOADER_INDEX, ORIGINAL_NAME, UpstreamFile};
@@ -147,7 +147,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 fn open(path: &Path) -> Result<Option<Stored>, Failure> {
     let stored = Stored::open_protected(path, &Arc::default())?;
     stored.check_complete().map_err(|e| e.in_file(path))?;
-    let is_current = matches!(&stored, Stored::Container(container) if container.version() == VERSION);
+    let is_current = match &stored {
+        Stored::Container(container) => container.version() >= container::version_for(&**container)?,
+        _ => false,
+    };
     Ok((!is_current).then_some(stored))
 }
 

@@ -11,18 +11,20 @@ use bigsmall_codec::container::{Mode, Options};
 use serde_json::Value;
 
 /// The files of `data/` that are coded, and what they hold.
-const FILES: [(&str, &str); 11] = [
-    ("BF16", "minilm-bf16"),
-    ("BF16, conv net", "crepe-bf16"),
-    ("F16", "minilm-f16"),
-    ("F16, embeddings", "wordllama-f16"),
-    ("F32", "minilm-f32"),
-    ("F32, conv net", "crepe-f32"),
-    ("BF16 in F32", "minilm-bf16-in-f32"),
-    ("F8_E4M3", "minilm-fp8"),
-    ("F8_E5M2", "minilm-e5m2"),
-    ("I8", "minilm-i8"),
-    ("BF16, 1.2 GB", "large-bf16"),
+const FILES: [(&str, &str); 13] = [
+    ("BF16", "minilm-bf16/model.safetensors"),
+    ("BF16, conv net", "crepe-bf16/model.safetensors"),
+    ("F16", "minilm-f16/model.safetensors"),
+    ("F16, embeddings", "wordllama-f16/model.safetensors"),
+    ("F32", "minilm-f32/model.safetensors"),
+    ("F32, conv net", "crepe-f32/model.safetensors"),
+    ("BF16 in F32", "minilm-bf16-in-f32/model.safetensors"),
+    ("F8_E4M3", "minilm-fp8/model.safetensors"),
+    ("F8_E5M2", "minilm-e5m2/model.safetensors"),
+    ("I8", "minilm-i8/model.safetensors"),
+    ("GGUF Q8_0", "llama-q8_0/model.gguf"),
+    ("GGUF Q4_K_M", "llama-q4_k_m/model.gguf"),
+    ("BF16, 1.2 GB", "large-bf16/model.safetensors"),
 ];
 
 /// How long the ways of one case are measured in turn, and how often at least: the best of them counts, since whatever else
@@ -81,7 +83,7 @@ impl Settings {
             return vec![("slices", here.join("tests/slices/slices.safetensors"))];
         }
         let files = FILES.iter().take(FILES.len() - usize::from(!with_large));
-        files.map(|&(what, folder)| (what, here.join("../data").join(folder).join("model.safetensors"))).collect()
+        files.map(|&(what, path)| (what, here.join("../data").join(path))).collect()
     }
 
     /// The best time of each of these ways, measured in turn: all of them have good and bad luck with the machine alike.

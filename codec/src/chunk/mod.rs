@@ -7,6 +7,7 @@ pub(crate) mod normalise;
 mod palette;
 pub(crate) mod plan;
 mod plane;
+pub(crate) mod quantised;
 mod repetition;
 pub(crate) mod scale;
 mod sparse;
@@ -45,6 +46,8 @@ pub enum Codec {
     Differences,
     /// All bytes alike, whatever the element.
     Packed,
+    /// Quantised blocks, their fields taken apart.
+    Blocks,
 }
 
 impl Codec {
@@ -61,6 +64,7 @@ impl Codec {
             Codec::Palette => 7,
             Codec::Differences => 8,
             Codec::Packed => 9,
+            Codec::Blocks => 10,
         }
     }
 
@@ -77,8 +81,14 @@ impl Codec {
             7 => Codec::Palette,
             8 => Codec::Differences,
             9 => Codec::Packed,
+            10 => Codec::Blocks,
             _ => return Err(Error::corrupt(format!("codec {code} is unknown"))),
         })
+    }
+
+    /// Whether quantised blocks can be stored so.
+    fn is_for_blocks(self) -> bool {
+        matches!(self, Codec::Raw | Codec::Constant | Codec::Zstd | Codec::Packed | Codec::Blocks)
     }
 
     /// Its name, as `info` shows it.
@@ -94,6 +104,7 @@ impl Codec {
             Codec::Palette => "palette",
             Codec::Differences => "differences",
             Codec::Packed => "packed",
+            Codec::Blocks => "blocks",
         }
     }
 }
@@ -208,6 +219,10 @@ fn encode_as_planned(
             plan.encode(bytes, buffers, stored);
             Some(Codec::Packed)
         }
+        Coding::Blocks(plan) => {
+            let Element::Blocks(kind) = element else { unreachable!("only blocks are planned as blocks") };
+            quantised::encode(plan, kind, bytes, buffers, stored).then_some(Codec::Blocks)
+        }
         Coding::Palette(plan) => plan.encode(size, bytes, buffers, stored).then_some(Codec::Palette),
     }
 }
@@ -237,6 +252,9 @@ pub(crate) fn decode(
     scratch: &mut Scratch,
 ) -> Result<()> {
     let Place { element, tables, scale, first } = place;
+    if matches!(element, Element::Blocks(_)) && !codec.is_for_blocks() {
+        return Err(Error::corrupt("a chunk of quantised blocks is coded as elements"));
+    }
     match codec {
         Codec::Raw => {
             if stored.len() != out.len() {
@@ -291,6 +309,15 @@ pub(crate) fn decode(
             palette::decode(&mut reader, size, tables, out, scratch)?;
             reader.finish()?;
         }
+        Codec::Blocks => {
+            whole_elements(element, out)?;
+            let Element::Blocks(kind) = element else {
+                return Err(Error::corrupt("a chunk of no quantised blocks is coded as such"));
+            };
+            let mut reader = Reader::new(stored);
+            quantised::decode(&mut reader, kind, tables, out, scratch)?;
+            reader.finish()?;
+        }
         Codec::Scaled => {
             let split = split_of(element)?;
             let scale = scale.ok_or_else(|| Error::corrupt("a chunk is normalised, its segment is not"))?;
@@ -327,7 +354,7 @@ fn wrong_length(have: usize, want: usize) -> Error {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::normalise::Shape;
-    use super::plan::Plan;
+    use super::plan::{Plan, Shared};
     use super::*;
     use crate::container::Mode;
     use crate::simd::Level;
@@ -396,7 +423,7 @@ pub(crate) mod tests {
             let shape = shape.filter(|_| element.float_split().is_some());
             let sample =
                 plan::Sample { element, bytes: sample, len: sample.len() as u64, chunk_size: 256 << 10, shape };
-            let (plan, tables) = Plan::of(&sample, mode, None).ready(element);
+            let (plan, tables) = Plan::of(&sample, mode, Shared::None).ready(element);
             Segment { element, plan, tables }
         }
 

@@ -7,11 +7,13 @@ use super::differences;
 use super::normalise::{self, Normaliser, Piece, Shape};
 use super::palette::PalettePlan;
 use super::plane::{self, BLOCK_OVERHEAD_BITS, PlanePlan, table_bits};
+use super::quantised::{BlockPlan, BlockStatistics};
 use super::repetition::{may_repeat, repeats};
 use super::scale::Scale;
 use super::sparse::SparsePlan;
 use super::statistics::{KeyStatistics, count_bytes};
 use crate::container::Mode;
+use crate::quantised::BlockType;
 use crate::rans::Table;
 use crate::simd;
 use crate::split::Element;
@@ -69,6 +71,8 @@ pub(super) enum PlannedCoding {
         /// The compression level, 1 to 22.
         level: i32,
     },
+    /// As quantised blocks.
+    Blocks(Box<BlockPlan<Table>>),
 }
 
 /// A [`Plan`] with its tables made ready to encode.
@@ -101,6 +105,7 @@ pub(super) enum Coding {
     Differences {
         level: i32,
     },
+    Blocks(Box<BlockPlan<Coder>>),
 }
 
 impl ReadyPlan {
@@ -169,23 +174,32 @@ impl Plan {
         Plan { coding, try_zstd: false, zstd_level, long_chunks: false, bits_per_bit: 1.0 }
     }
 
-    /// The plan for a segment. `shared` is the table that short segments of floats of this kind share.
-    pub(crate) fn of(segment: &Sample<'_>, mode: Mode, shared: Option<&Table>) -> Plan {
+    /// The plan for a segment. `shared` is what segments of this kind may share.
+    pub(crate) fn of(segment: &Sample<'_>, mode: Mode, shared: Shared<'_>) -> Plan {
         let zstd_level = zstd_level(mode);
         if segment.bytes.is_empty() {
             return Plan::new(PlannedCoding::Raw, zstd_level);
         }
-        let mut best = plain(segment, mode, shared);
-        special::consider(segment, mode, &mut best);
+        let best = match (segment.element, shared) {
+            (Element::Blocks(kind), Shared::Blocks(shared)) => blocks(segment, kind, Some(shared)),
+            (Element::Blocks(kind), _) => blocks(segment, kind, None),
+            (_, shared) => {
+                let mut best = plain(segment, mode, shared.table());
+                special::consider(segment, mode, &mut best);
+                best
+            }
+        };
         let probe = plane::middle(segment.bytes, PROBE);
         let element = segment.element;
+        // Quantised blocks are alike: where one chunk repeats something, so do others, or it is seen when it comes.
+        let may_be_better = if matches!(element, Element::Blocks(_)) { 1.0 } else { MAY_BE_BETTER };
         let mut plan = Plan::new(best.coding, zstd_level);
         plan.bits_per_bit = best.bits / (segment.bytes.len() as f64 * 8.0);
         if element.float_split().is_none() || may_repeat(probe, element.size()) {
             let probed =
                 zstd::bulk::compress(probe, zstd_level.min(FAST_LEVEL)).expect("Zstandard compresses any bytes");
             let bits = probed.len() as f64 * 8.0 * segment.bytes.len() as f64 / probe.len() as f64;
-            plan.try_zstd = bits < best.bits * MAY_BE_BETTER;
+            plan.try_zstd = bits < best.bits * may_be_better;
         }
         plan
     }
@@ -231,10 +245,46 @@ impl Plan {
             PlannedCoding::Differences { level } => Coding::Differences { level },
             PlannedCoding::Packed(plan) => Coding::Packed(Box::new(plan.ready(&mut tables))),
             PlannedCoding::Palette(plan) => Coding::Palette(Box::new(plan.ready(&mut tables))),
+            PlannedCoding::Blocks(plan) => Coding::Blocks(Box::new(plan.ready(&mut tables))),
         };
         let Plan { try_zstd, zstd_level, long_chunks, .. } = self;
         (ReadyPlan { coding, try_zstd, zstd_level, long_chunks }, tables)
     }
+}
+
+/// What segments of a kind share, which need then not pay for one of their own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shared<'a> {
+    /// Nothing.
+    None,
+    /// The table that short segments of floats share.
+    Table(&'a Table),
+    /// How blocks of the type may be coded.
+    Blocks(&'a BlockPlan<Table>),
+}
+
+impl<'a> Shared<'a> {
+    fn table(self) -> Option<&'a Table> {
+        match self {
+            Shared::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+}
+
+/// The best coding of a segment of blocks of this type.
+fn blocks(segment: &Sample<'_>, kind: BlockType, shared: Option<&BlockPlan<Table>>) -> Best {
+    let Sample { bytes: sample, len, .. } = *segment;
+    let mut best = Best { coding: PlannedCoding::Raw, bits: sample.len() as f64 * 8.0 };
+    let mut statistics = BlockStatistics::new(kind);
+    statistics.add(sample);
+    if let Some((plan, bits)) = statistics.fit(len as f64 / sample.len() as f64) {
+        best.consider(PlannedCoding::Blocks(Box::new(plan)), bits);
+    }
+    if let Some(plan) = shared {
+        best.consider(PlannedCoding::Blocks(Box::new(plan.clone())), statistics.bits(plan));
+    }
+    best
 }
 
 /// The bits that Zstandard takes for `bytes` at this level, or one that is fast.

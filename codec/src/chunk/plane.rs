@@ -57,10 +57,25 @@ pub(crate) enum PlanePlan<T> {
 }
 
 /// The bits that a table takes in the index.
-pub(super) fn table_bits(table: &Table) -> f64 {
+pub(in crate::chunk) fn table_bits(table: &Table) -> f64 {
     let mut wire = Vec::new();
     table.write(&mut wire);
     wire.len() as f64 * 8.0
+}
+
+/// How often each key of bytes cut at bit `shift` occurs, where each byte occurs so often.
+fn keys_of_bytes(counts: &[u64; 256], shift: u8) -> Vec<u64> {
+    counts.chunks_exact(1 << shift).map(|counts| counts.iter().sum()).collect()
+}
+
+/// How often each half of a byte occurs, where each byte occurs so often.
+fn halves_of_bytes(counts: &[u64; 256]) -> [u64; 16] {
+    let mut halves = [0; 16];
+    for (byte, count) in counts.iter().enumerate() {
+        halves[byte & 15] += count;
+        halves[byte >> 4] += count;
+    }
+    halves
 }
 
 impl PlanePlan<Table> {
@@ -93,18 +108,36 @@ impl PlanePlan<Table> {
             }
         };
         for shift in 0..4u8 {
-            let mut keys = vec![0; 256 >> shift];
-            counts.iter().enumerate().for_each(|(byte, count)| keys[byte >> shift] += count);
+            let keys = keys_of_bytes(counts, shift);
             let coded = |shift, coder| PlanePlan::Coded { shift, table: 0, coder };
             consider(&keys, bytes as f64 * f64::from(shift), coded, shift);
         }
-        let mut keys = [0; 16];
-        for (byte, count) in counts.iter().enumerate() {
-            keys[byte & 15] += count;
-            keys[byte >> 4] += count;
-        }
-        consider(&keys, 0.0, |_, coder| PlanePlan::Nibbles { table: 0, coder }, 0);
+        consider(&halves_of_bytes(counts), 0.0, |_, coder| PlanePlan::Nibbles { table: 0, coder }, 0);
         (best, best_bits)
+    }
+
+    /// The bits that planes take in which each byte occurs so often, without the table.
+    pub(super) fn bits(&self, counts: &[u64; 256]) -> f64 {
+        let bytes = counts.iter().sum::<u64>() as f64;
+        let coded = |coder: &Table, keys: &[u64], raw: f64| {
+            let (bits, outside) = coder.cost(keys);
+            bits + raw + outside as f64 * PATCH_BITS + BLOCK_OVERHEAD_BITS
+        };
+        match self {
+            PlanePlan::Raw | PlanePlan::Zstd { .. } => bytes * 8.0,
+            PlanePlan::Coded { shift, coder, .. } => {
+                coded(coder, &keys_of_bytes(counts, *shift), bytes * f64::from(*shift))
+            }
+            PlanePlan::Nibbles { coder, .. } => coded(coder, &halves_of_bytes(counts), 0.0),
+        }
+    }
+
+    /// The bits that its table takes in the index.
+    pub(super) fn table_bits(&self) -> f64 {
+        match self {
+            PlanePlan::Raw | PlanePlan::Zstd { .. } => 0.0,
+            PlanePlan::Coded { coder, .. } | PlanePlan::Nibbles { coder, .. } => table_bits(coder),
+        }
     }
 
     /// The plan ready to run. Its table is appended to those of the segment.

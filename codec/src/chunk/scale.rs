@@ -61,7 +61,7 @@ impl Scale {
             Element::F16 => 1 << 10,
             Element::F8E4M3 => 1 << 3,
             Element::F8E5M2 => 1 << 2,
-            Element::Bytes(_) => panic!("integers are not normalised"),
+            Element::Bytes(_) | Element::Blocks(_) => panic!("integers are not normalised"),
         }
     }
 
@@ -201,6 +201,11 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
+    /// A single one, which is the same as none.
+    pub(crate) fn none() -> Columns {
+        Columns { codes: Vec::new(), unit: 0, offsets: vec![0; 1 + LANES], period: 1 }
+    }
+
     /// Makes them those of `scale`, if they are not already.
     pub(crate) fn prepare(&mut self, scale: &Scale, element: Element) {
         let unit = scale.column_unit(element);

@@ -29,8 +29,16 @@ pub struct Version {
     pub minor: u16,
 }
 
-/// The version that this crate writes.
-pub const VERSION: Version = Version { major: 1, minor: 1 };
+/// The newest version that this crate reads and writes.
+pub const VERSION: Version = Version { major: 1, minor: 2 };
+
+impl Version {
+    /// The version that is named by what has nothing that is newer.
+    pub(crate) const PLAIN: Version = Version { major: 1, minor: 1 };
+
+    /// The version that has quantised blocks.
+    pub(crate) const BLOCKS: Version = Version { major: 1, minor: 2 };
+}
 
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -61,17 +69,17 @@ mod encoding {
     pub(super) const ZSTD: u8 = 1;
 }
 
-/// The preamble of a container.
-pub(crate) fn preamble() -> Vec<u8> {
+/// The preamble of a container of that version.
+pub(crate) fn preamble(version: Version) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
-    out.put_u16(VERSION.major);
-    out.put_u16(VERSION.minor);
+    out.put_u16(version.major);
+    out.put_u16(version.minor);
     out.put_u32(0);
     out
 }
 
 /// What follows the last chunk, which ends at `data_end`: sections, directory, footer.
-pub(crate) fn tail(sections: &Sections<Vec<u8>>, data_end: u64) -> Vec<u8> {
+pub(crate) fn tail(version: Version, sections: &Sections<Vec<u8>>, data_end: u64) -> Vec<u8> {
     let mut out = Vec::new();
     let mut directory = Vec::new();
     directory.put_u64(data_end);
@@ -104,8 +112,8 @@ pub(crate) fn tail(sections: &Sections<Vec<u8>>, data_end: u64) -> Vec<u8> {
     footer.put_u64(checksum(&directory));
     footer.put_u64(container_len);
     footer.put_u32(directory.len() as u32);
-    footer.put_u16(VERSION.major);
-    footer.put_u16(VERSION.minor);
+    footer.put_u16(version.major);
+    footer.put_u16(version.minor);
     footer.put_u64(checksum(&footer));
     footer.extend_from_slice(&END_MAGIC);
     out.extend_from_slice(&directory);

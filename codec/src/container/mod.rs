@@ -13,6 +13,7 @@ mod usage;
 mod writer;
 
 pub use crate::chunk::Codec;
+pub use crate::quantised::BlockType;
 pub use crate::split::Element;
 pub use frame::{VERSION, Version};
 pub use graft::{Grafted, graft};
@@ -21,7 +22,7 @@ pub use name::{EXTENSION, shown_name};
 pub use reader::{CodecUsage, Container};
 pub use resume::{compress_file, finished};
 pub use usage::TensorUsage;
-pub use writer::{Mode, Options, Summary, compress};
+pub use writer::{Mode, Options, Summary, compress, version_for};
 pub(crate) use writer::{SharedTables, WINDOW, chunk_size, plan};
 
 #[cfg(test)]

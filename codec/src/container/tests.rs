@@ -164,7 +164,7 @@ proptest! {
 
     #[test]
     fn any_bytes_can_be_opened_safely(bytes: Vec<u8>) {
-        let mut container = frame::preamble();
+        let mut container = frame::preamble(VERSION);
         container.extend(bytes);
         prop_assert!(open(container).is_err());
     }
@@ -219,10 +219,10 @@ fn forge(container: &[u8], section: usize, forgery: &[Forgery]) -> Vec<u8> {
         frame.sections.chunks[4..12].copy_from_slice(&crate::checksum::checksum(&chunk).to_le_bytes());
         data.splice(..first_chunk, chunk);
     }
-    let mut forged = frame::preamble();
+    let mut forged = frame::preamble(frame.version);
     forged.extend(data);
     let data_end = forged.len() as u64;
-    forged.extend(frame::tail(&frame.sections, data_end));
+    forged.extend(frame::tail(frame.version, &frame.sections, data_end));
     forged
 }
 
@@ -245,7 +245,7 @@ fn a_forged_normalisation_is_safe() {
             let mut forged = frame::read(&Memory::new(container.clone())).unwrap();
             forged.sections.segments[at] = byte;
             let mut bytes = container[..forged.data_end as usize].to_vec();
-            bytes.extend(frame::tail(&forged.sections, forged.data_end));
+            bytes.extend(frame::tail(forged.version, &forged.sections, forged.data_end));
             if let Ok(container) = open(bytes) {
                 for chunk in (0..container.grid().chunks()).take(100).map(ChunkIndex) {
                     let range = container.grid().range(chunk);
@@ -353,11 +353,13 @@ fn tensors_are_recorded() {
 #[test]
 fn a_newer_container_is_unsupported() {
     let mut container = container_of(b"something", &Options::default());
-    container[10] += 1;
+    // The lowest version that has all of it.
+    assert_eq!(open(container.clone()).unwrap().version(), Version { major: 1, minor: 1 });
+    container[10] += 2;
     // The footer knows better.
     assert_eq!(open(container.clone()).unwrap_err().kind(), ErrorKind::Corrupt);
     let footer = container.len() - 48;
-    container[footer + 30] += 1;
+    container[footer + 30] += 2;
     let sum = checksum(&container[footer..footer + 32]);
     container[footer + 32..footer + 40].copy_from_slice(&sum.to_le_bytes());
     assert_eq!(open(container.clone()).unwrap_err().kind(), ErrorKind::Unsupported);

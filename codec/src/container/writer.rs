@@ -16,14 +16,15 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::duplicates;
-use super::frame;
+use super::frame::{self, Version};
 use super::index::{Index, LONGEST_NAME, OriginalInfo, Segment, StoredChunk, Tensor};
 use super::journal::{Journal, Kept};
 use crate::Progress;
 use crate::checksum::checksum;
 use crate::chunk::block::{Buffers, Scratch};
 use crate::chunk::normalise::Shape;
-use crate::chunk::plan::{MAY_SHARE_TABLE, Pieces, Plan, ReadyPlan, Sample, zstd_level};
+use crate::chunk::plan::{MAY_SHARE_TABLE, Pieces, Plan, ReadyPlan, Sample, Shared, zstd_level};
+use crate::chunk::quantised::{BlockPlan, BlockStatistics};
 use crate::chunk::scale::QUAD;
 use crate::chunk::statistics::KeyStatistics;
 use crate::chunk::{self, Codec, Place};
@@ -173,11 +174,26 @@ pub(super) fn write(
         chunks_promised: 0,
     };
     let mut store = Store { out, chunks: Vec::new(), end: 0 };
-    store.write(&frame::preamble())?;
+    let version = version_of(&layout);
+    store.write(&frame::preamble(version))?;
     writer.write_chunks(&windows(&layout.segments, options.chunk_size), &mut hashes, &mut store)?;
     let md5s = hashes.tensors.finish().into_iter().collect::<Result<Vec<_>>>()?;
     source.check_unchanged()?;
     writer.finish(name, hashes.sha256.finalize().into(), md5s, store)
+}
+
+/// The version that the container of an original names: the lowest that has all it uses, so that programs which know no newer
+/// one read it.
+///
+/// # Errors
+/// Those of reading `source`.
+pub fn version_for(source: &dyn Original) -> Result<Version> {
+    Ok(version_of(&Layout::of(source)?))
+}
+
+fn version_of(layout: &Layout) -> Version {
+    let blocks = layout.segments.iter().any(|segment| matches!(segment.element, Element::Blocks(_)));
+    if blocks { Version::BLOCKS } else { Version::PLAIN }
 }
 
 /// A part of a segment: all of it, or as many whole chunks as fit in a window.
@@ -190,10 +206,10 @@ struct Piece {
 
 /// The pieces of the original, in order, in groups that are in memory together.
 fn windows(segments: &[SegmentLayout], chunk_size: u32) -> Vec<Vec<Piece>> {
-    let longest_piece = longest_piece(chunk_size);
     let mut windows: Vec<Vec<Piece>> = Vec::new();
     let mut room = 0;
     for (segment, layout) in segments.iter().enumerate() {
+        let longest_piece = longest_piece(whole_elements(layout.element, chunk_size));
         let mut start = layout.range.start;
         while start < layout.range.end {
             let end = layout.range.end.min(start + longest_piece);
@@ -207,6 +223,12 @@ fn windows(segments: &[SegmentLayout], chunk_size: u32) -> Vec<Vec<Piece>> {
         }
     }
     windows
+}
+
+/// Bytes of a chunk of so many bytes, but in whole elements.
+fn whole_elements(element: Element, chunk_size: u32) -> u32 {
+    let size = element.size() as u32;
+    (chunk_size / size).max(1) * size
 }
 
 /// Bytes of the longest piece: whole chunks, as many as fit in a window, or one; no longer than a chunk may be.
@@ -323,7 +345,7 @@ impl Job<'_> {
         let begun = if begins { self.plan(piece, bytes)?.map(ready) } else { None };
         // While the bytes of a segment are in the cache still to which its table was fitted.
         let encode = |begun: &Begun| {
-            let chunk_size = chunk_size(&begun.plan, self.options) as usize;
+            let chunk_size = chunk_size(&begun.plan, segment.element, self.options) as usize;
             let first = |chunk: usize| {
                 (piece.range.start - segment.range.start + (chunk * chunk_size) as u64) / segment.element.size() as u64
             };
@@ -533,7 +555,7 @@ impl Writer<'_> {
                 let entry = Segment {
                     range: range.clone(),
                     element: *element,
-                    chunk_size: chunk_size(&begun.plan, self.job.options),
+                    chunk_size: chunk_size(&begun.plan, *element, self.job.options),
                     first_chunk: self.chunks_promised,
                     tables: self.store_tables(begun.tables.clone()),
                     scale: begun.plan.scale().cloned(),
@@ -577,7 +599,7 @@ impl Writer<'_> {
             tables: self.tables,
             chunks: std::mem::take(&mut store.chunks),
         };
-        let tail = frame::tail(&index.write(), store.end);
+        let tail = frame::tail(version_of(self.job.layout), &index.write(), store.end);
         store.write(&tail)?;
         store.finish()?;
         let kept_len = self.job.kept_len.into_inner();
@@ -586,14 +608,14 @@ impl Writer<'_> {
 }
 
 /// The plan of a segment of `source`, one that holds some of `tensors`, made from its `beginning` if that is all of it, else
-/// from a sample. `shared` is the table of the short segments of its kind.
+/// from a sample. `shared` is what the segments of its kind may share.
 pub(crate) fn plan(
     source: &dyn Original,
     segment: &SegmentLayout,
     tensors: &[TensorLayout],
     beginning: &[u8],
     options: &Options,
-    shared: Option<&Table>,
+    shared: Shared<'_>,
 ) -> Result<Plan> {
     let SegmentLayout { range, element, content, .. } = segment;
     let mode = options.mode;
@@ -607,7 +629,7 @@ pub(crate) fn plan(
         pieces = vec![(0, beginning.len())];
         beginning
     } else {
-        (sampled, pieces) = sample(source, range)?;
+        (sampled, pieces) = sample(source, range, *element)?;
         &sampled
     };
     let size = element.size();
@@ -615,41 +637,54 @@ pub(crate) fn plan(
     let may_scale = element.float_split().is_some() && (options.chunk_size as usize).is_multiple_of(QUAD * size);
     let dims = segment.dims(tensors).filter(|_| may_scale);
     let shape = dims.map(|dims| (pieces, Shape { elements: len / size as u64, dims }));
-    let sample = Sample { element: *element, bytes, len, chunk_size: options.chunk_size, shape };
+    let chunk_size = whole_elements(*element, options.chunk_size);
+    let sample = Sample { element: *element, bytes, len, chunk_size, shape };
     let mut plan = Plan::of(&sample, mode, shared);
     // A file of any kind may begin with what the rest of it has nothing in common with.
     if *content != Content::Opaque || whole {
-        plan.lengthen_chunks(beginning, options.chunk_size as usize);
+        plan.lengthen_chunks(beginning, chunk_size as usize);
     }
     Ok(plan)
 }
 
 /// Bytes of the original in a chunk of a segment with this plan.
-pub(crate) fn chunk_size(plan: &ReadyPlan, options: &Options) -> u32 {
-    if plan.long_chunks { longest_piece(options.chunk_size) as u32 } else { options.chunk_size }
+pub(crate) fn chunk_size(plan: &ReadyPlan, element: Element, options: &Options) -> u32 {
+    let chunk_size = whole_elements(element, options.chunk_size);
+    if plan.long_chunks { longest_piece(chunk_size) as u32 } else { chunk_size }
 }
 
-/// Pieces of a long segment, spread evenly over it, whole elements all; and where in it each begins, with its length.
-fn sample(source: &dyn Original, range: &Range<u64>) -> Result<(Vec<u8>, Pieces)> {
-    /// Pieces begin at multiples of it: whole quads of the largest elements that are normalised.
-    const ALIGNMENT: u64 = (QUAD * size_of::<u32>()) as u64;
+/// Pieces of a long segment of such elements, spread evenly over it, whole elements all; and where in it each begins, with its
+/// length.
+fn sample(source: &dyn Original, range: &Range<u64>, element: Element) -> Result<(Vec<u8>, Pieces)> {
+    // Pieces begin at multiples of it: whole quads of the largest elements that are normalised, or whole blocks.
+    let alignment = match element {
+        Element::Blocks(kind) => kind.bytes(),
+        _ => QUAD * size_of::<u32>(),
+    } as u64;
     let len = range.end - range.start;
     let pieces = SAMPLE / SAMPLE_PIECE;
-    let mut sample = vec![0; SAMPLE as usize];
+    let piece = SAMPLE_PIECE / alignment * alignment;
+    let mut sample = vec![0; (pieces * piece) as usize];
     let mut places = Vec::new();
-    for (number, piece) in sample.chunks_exact_mut(SAMPLE_PIECE as usize).enumerate() {
+    for (number, piece) in sample.chunks_exact_mut(piece as usize).enumerate() {
         let offset = (len - SAMPLE_PIECE) / (pieces - 1) * number as u64;
-        let offset = offset / ALIGNMENT * ALIGNMENT;
+        let offset = offset / alignment * alignment;
         source.read_at(range.start + offset, piece)?;
         places.push((offset, piece.len()));
     }
     Ok((sample, places))
 }
 
-/// For each kind of floats one table made from all short segments, which need then not pay for one each.
+/// What segments of a kind share, which need then not pay for tables of their own: for each kind of floats one table made from
+/// all short segments, for each type of blocks a plan made from a piece of each segment.
 pub(crate) struct SharedTables {
     tables: HashMap<Element, Table>,
+    blocks: HashMap<Element, BlockPlan<Table>>,
 }
+
+/// Bytes of a segment of blocks that are looked at for what all of its type share, and those of all of them, about.
+const SHARED_PIECE: u64 = 32 << 10;
+const SHARED_BLOCKS: u64 = 4 << 20;
 
 impl SharedTables {
     /// Those of `segments`, but for those that equal an earlier one.
@@ -678,11 +713,49 @@ impl SharedTables {
         let tables = statistics
             .into_iter()
             .filter_map(|(element, (statistics, _))| Some((element, Table::fit(statistics.counts())?)));
-        Ok(SharedTables { tables: tables.collect() })
+        Ok(SharedTables { tables: tables.collect(), blocks: fit_blocks(source, segments, twins)? })
     }
 
-    /// The one for floats of this kind.
-    pub(crate) fn of(&self, element: Element) -> Option<&Table> {
-        self.tables.get(&element)
+    /// What segments of this kind share.
+    pub(crate) fn of(&self, element: Element) -> Shared<'_> {
+        match (self.blocks.get(&element), self.tables.get(&element)) {
+            (Some(plan), _) => Shared::Blocks(plan),
+            (None, Some(table)) => Shared::Table(table),
+            (None, None) => Shared::None,
+        }
     }
+}
+
+/// The plan for each type of blocks that there is more than one segment of.
+fn fit_blocks(
+    source: &dyn Original,
+    segments: &[SegmentLayout],
+    twins: &[Option<usize>],
+) -> Result<HashMap<Element, BlockPlan<Table>>> {
+    let mut of_type = HashMap::<Element, Vec<&Range<u64>>>::new();
+    for (segment, _) in segments.iter().zip(twins).filter(|(_, twin)| twin.is_none()) {
+        if let Element::Blocks(_) = segment.element {
+            of_type.entry(segment.element).or_default().push(&segment.range);
+        }
+    }
+    let mut plans = HashMap::new();
+    let mut bytes = Vec::new();
+    for (element, ranges) in of_type.into_iter().filter(|(_, ranges)| ranges.len() > 1) {
+        let Element::Blocks(kind) = element else { continue };
+        let size = kind.bytes() as u64;
+        let mut statistics = BlockStatistics::new(kind);
+        let all: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let step = (ranges.len() as u64).div_ceil(SHARED_BLOCKS / SHARED_PIECE) as usize;
+        let mut taken = 0;
+        for range in ranges.iter().step_by(step) {
+            let len = (range.end - range.start).min(SHARED_PIECE) / size * size;
+            let from = (range.end - range.start - len) / 2 / size * size;
+            bytes.resize(len as usize, 0);
+            source.read_at(range.start + from, &mut bytes)?;
+            statistics.add(&bytes);
+            taken += len;
+        }
+        plans.extend(statistics.fit(all as f64 / taken as f64).map(|(plan, _)| (element, plan)));
+    }
+    Ok(plans)
 }

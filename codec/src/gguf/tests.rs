@@ -2,6 +2,7 @@ use super::*;
 use crate::layout::tests::{is_opaque, layout};
 use crate::layout::{Content, Layout};
 use crate::original::Memory;
+use crate::quantised::BlockType;
 use crate::split::Element;
 use proptest::prelude::*;
 
@@ -93,7 +94,7 @@ fn tensors_gaps_and_padding_are_segments() {
                 (Opaque, Element::Bytes(1)),
                 (Tensor, Element::F32),
                 (Opaque, Element::Bytes(1)),
-                (Tensor, Element::Bytes(1)),
+                (Tensor, Element::Blocks(BlockType::Q4_K)),
                 (Opaque, Element::Bytes(1)),
                 (TinyTensors, Element::Bytes(8)),
                 (Opaque, Element::Bytes(1)),

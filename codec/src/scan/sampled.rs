@@ -104,8 +104,9 @@ impl<'a> Scanner<'a> {
             plans.push(plan);
         }
         drop(beginning);
-        let chunk_sizes =
-            std::array::from_fn(|mode| u64::from(container::chunk_size(&plans[mode], &options(MODES[mode]))));
+        let chunk_sizes = std::array::from_fn(|mode| {
+            u64::from(container::chunk_size(&plans[mode], segment.element, &options(MODES[mode])))
+        });
         // Whole chunks of the first mode, so that every unit begins with an element.
         let unit = chunk_sizes.into_iter().fold(UNIT, u64::max).next_multiple_of(chunk_sizes[0]);
         let of = len.div_ceil(unit) as usize;

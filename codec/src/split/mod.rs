@@ -8,6 +8,10 @@
 pub(crate) mod planes;
 
 use crate::error::{Error, Result};
+use crate::quantised::BlockType;
+
+/// The number of the first type of blocks: that of a type in GGUF files is added to it.
+const FIRST_BLOCKS: u8 = 32;
 
 /// What the elements of a segment are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +28,8 @@ pub enum Element {
     F8E5M2,
     /// Anything else, as elements of so many bytes (1, 2, 4 or 8), each byte position a plane of its own.
     Bytes(u8),
+    /// Blocks of quantised elements, each of which counts as one.
+    Blocks(BlockType),
 }
 
 impl Element {
@@ -40,6 +46,7 @@ impl Element {
             Element::Bytes(4) => 18,
             Element::Bytes(8) => 19,
             Element::Bytes(other) => unreachable!("elements of {other} bytes are not made"),
+            Element::Blocks(kind) => FIRST_BLOCKS + kind.number(),
         }
     }
 
@@ -52,7 +59,10 @@ impl Element {
             4 => Element::F8E4M3,
             5 => Element::F8E5M2,
             16..=19 => Element::Bytes(1 << (code - 16)),
-            _ => return Err(Error::corrupt(format!("element type {code} is unknown"))),
+            _ => {
+                let kind = code.checked_sub(FIRST_BLOCKS).and_then(|number| BlockType::of_number(number.into()));
+                Element::Blocks(kind.ok_or_else(|| Error::corrupt(format!("element type {code} is unknown")))?)
+            }
         })
     }
 
@@ -63,6 +73,7 @@ impl Element {
             Element::F32 => 4,
             Element::F8E4M3 | Element::F8E5M2 => 1,
             Element::Bytes(size) => usize::from(size),
+            Element::Blocks(kind) => kind.bytes(),
         }
     }
 
@@ -74,7 +85,7 @@ impl Element {
             Element::F32 => (32, 23),
             Element::F8E4M3 => (8, 3),
             Element::F8E5M2 => (8, 2),
-            Element::Bytes(_) => return None,
+            Element::Bytes(_) | Element::Blocks(_) => return None,
         };
         // The key keeps the top two bits of the mantissa.
         Some(Split { width, signed: true, shift: mantissa_bits - 2, zeros: 0 })
@@ -247,9 +258,12 @@ pub(crate) mod tests {
             Element::Bytes(2),
             Element::Bytes(4),
             Element::Bytes(8),
-        ] {
+        ]
+        .into_iter()
+        .chain(BlockType::ALL.map(Element::Blocks))
+        {
             assert_eq!(Element::from_code(element.code()).unwrap(), element);
         }
-        assert!(Element::from_code(0).is_err() && Element::from_code(20).is_err());
+        assert!([0, 20, 32, 33, 36].into_iter().all(|code| Element::from_code(code).is_err()));
     }
 }

@@ -11,7 +11,7 @@ mod sparse_field;
 use crate::chunk::scale::{Columns, QuadScale};
 use crate::rans::CARRIED_PER_STREAM;
 
-pub(crate) use decode::{Scratch, decode, decode_scaled};
+pub(crate) use decode::{Scratch, decode, decode_quads, decode_scaled};
 pub(crate) use encode::{Buffers, Coder, encode, encode_spans};
 
 /// Bytes of a patch: the distance to the one before, and how far the key moves.

@@ -18,7 +18,7 @@ use std::ops::Range;
 use super::sparse_field::SparseField;
 use super::{PATCH_BYTES, Scaled, carried_len};
 use crate::chunk::scale::{Columns, QUAD, QuadScale};
-use crate::chunk::sparse;
+use crate::chunk::{quantised, sparse};
 use crate::error::{Error, Result};
 use crate::rans::decode::{Block, Carried};
 use crate::rans::{LANES, Table};
@@ -43,6 +43,8 @@ pub(crate) struct Scratch {
     pub(in crate::chunk) codes: Vec<i32>,
     pub(in crate::chunk) quads: Vec<QuadScale>,
     pub(in crate::chunk) columns: Columns,
+    /// Quantised blocks, taken apart.
+    pub(in crate::chunk) quantised: quantised::Scratch,
     level: Level,
     definition: definition::Decoder,
     slots: slots::SlotKernel,
@@ -99,6 +101,7 @@ impl Scratch {
             codes: Vec::new(),
             quads: Vec::new(),
             columns: Columns::default(),
+            quantised: quantised::Scratch::default(),
             level,
             definition: definition::Decoder::default(),
             slots: slots::SlotKernel::new(),
@@ -170,6 +173,29 @@ pub(crate) fn decode_scaled(
         Parts::read(reader, split, tables, Some(scaled), out.len()).and_then(|parts| parts.decode(out, scratch));
     (scratch.quads, scratch.columns) = (quads, columns);
     decoded
+}
+
+/// The same for a block of bytes whose quads have a table each: the `phase` of its entry in `quads` is the number of its table,
+/// of `count` that follow one another. Bytes without a sign are below 128.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn decode_quads(
+    reader: &mut Reader<'_>,
+    split: Split,
+    tables: &[Table],
+    (quads, count): (&[QuadScale], usize),
+    out: &mut [u8],
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let columns = Columns::none();
+    let scaled = Scaled { quads, columns: &columns, column: 0, phases: count };
+    let parts = Parts::read(reader, split, tables, Some(scaled), out.len())?;
+    let most = parts.split.last_key().min(0x7f >> parts.split.shift);
+    if parts.tables.iter().any(|table| table.keys().last() > Some(&most)) {
+        return Err(Error::corrupt("a table of rows has a symbol that they cannot have"));
+    }
+    parts.decode(out, scratch)
 }
 
 impl<'a, 't> Parts<'a, 't> {

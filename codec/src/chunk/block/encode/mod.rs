@@ -5,6 +5,7 @@ mod symbols;
 use super::sparse_field::SparseField;
 use super::{PATCH_BYTES, carried_len};
 use crate::chunk::normalise;
+use crate::chunk::quantised;
 use crate::chunk::sparse::Taken;
 use crate::rans::encode::Encoder;
 use crate::rans::{LANES, Symbol, Table};
@@ -53,6 +54,8 @@ pub(crate) struct Buffers {
     tail: Vec<u8>,
     /// The bits that any element of a group has.
     or_of_group: Vec<u32>,
+    /// Quantised blocks, taken apart.
+    pub(in crate::chunk) apart: quantised::Apart,
     /// What normalisation works in.
     pub(in crate::chunk) normal: normalise::Buffers,
 }
@@ -69,6 +72,7 @@ impl Buffers {
             words: Vec::new(),
             tail: Vec::new(),
             or_of_group: Vec::new(),
+            apart: quantised::Apart::default(),
             normal: normalise::Buffers::default(),
         }
     }
