@@ -79,6 +79,11 @@ fn there_is_a_page_about_everything() {
     for (number, source) in ["python", "gguf", "README", "empty.safetensors"].into_iter().enumerate() {
         scratch.ok(&format!("report -q {source} -o {number}.html"));
     }
+    // A difference from a model that is not at hand tells how much changed.
+    scratch.write("patch.bs", fs::read(Path::new(UPSTREAM).join("delta/patch.bs")).unwrap());
+    scratch.ok("report -q patch.bs -o patch.html");
+    let page = String::from_utf8(scratch.read("patch.html")).unwrap();
+    assert!(page.contains("stored as the difference from another model") && !page.contains("<h2>Exponents</h2>"));
     scratch.write("cut.bs", &fs::read(Path::new(UPSTREAM).join("default_bf16/model.bs")).unwrap()[..2000]);
     let said = scratch.fails(2, "report cut.bs -o cut.html");
     assert!(said.starts_with("bigsmall: cut.bs: "), "{said}");

@@ -31,6 +31,8 @@ Examples:
       a page about a container
   bigsmall report Llama-3-8B-bigsmall -o report.html
       one about all containers in and below the directory, as one model
+  bigsmall report patch.bs -o report.html
+      how much each layer changed, of a patch or another container that holds the difference from a model
   bigsmall report model.safetensors -o report.html
       what to expect of a model that is not compressed yet, as bigsmall scan says it
 
@@ -127,12 +129,16 @@ fn name_of(path: &Path) -> String {
 fn add(model: &mut Model, path: &Path, args: &Args) -> Result<(), Failure> {
     if Stored::is_stored(path)? {
         let stored = Stored::open(path, &Arc::default())?;
-        stored.check_complete()?;
+        // Of a difference from another model the index alone tells how much each tensor changed.
+        if stored.check_complete().is_err() {
+            model.add_stored(&stored, None);
+            return Ok(());
+        }
         let meter =
             Meter::new(stored.tensors().iter().map(|t| (t.range.end - t.range.start).min(LOOKED_AT)).sum(), args.quiet);
         meter.set_file(&path.display().to_string());
         let values = scan::values(&stored, LOOKED_AT, &meter)?;
-        model.add_stored(&stored, values);
+        model.add_stored(&stored, Some(values));
     } else {
         let original = PlainFile::open(path)?;
         let meter = Meter::new(original.len().min(args.sample), args.quiet);

@@ -11,6 +11,8 @@ pub struct Model {
     pub files: u64,
     /// Whether what is stored is only expected.
     pub expected: bool,
+    /// Whether what is stored is the difference from another model.
+    pub difference: bool,
     /// Bytes of the originals, and of the containers.
     pub original: u64,
     pub stored: u64,
@@ -25,7 +27,8 @@ pub struct Tensor {
     pub original: u64,
     pub stored: u64,
     pub codec: String,
-    pub values: Values,
+    /// What its values are like; `None` where they cannot be had without another model.
+    pub values: Option<Values>,
     /// Whether another with the same bytes is stored in its place.
     pub twin: bool,
     pub place: Place,
@@ -76,9 +79,9 @@ impl Sum {
         self.tensors += 1;
         self.original += tensor.original;
         self.stored += tensor.stored;
-        if let (Some(entropy), Some(elements), false) = (tensor.values.entropy(), tensor.elements(), tensor.twin) {
+        if let (Some(entropy), Some(elements), false) = (tensor.entropy(), tensor.elements(), tensor.twin) {
             self.elements += elements;
-            self.entropy += entropy * elements * tensor.values_per_element(elements);
+            self.entropy += entropy * elements;
             self.known_stored += tensor.stored as f64 * 8.0;
         }
     }
@@ -101,11 +104,6 @@ impl Tensor {
         (elements >= 1.0).then_some(elements)
     }
 
-    /// How many values there are for each element: fewer than one where several are in a block of bytes.
-    fn values_per_element(&self, elements: f64) -> f64 {
-        if self.values.are_floats() { 1.0 } else { self.original as f64 / elements }
-    }
-
     /// Bits of an element, as stored.
     pub fn bits(&self) -> Option<f64> {
         self.elements().map(|elements| self.stored as f64 * 8.0 / elements)
@@ -113,22 +111,26 @@ impl Tensor {
 
     /// Bits of an element by the entropy of its values.
     pub fn entropy(&self) -> Option<f64> {
-        let elements = self.elements()?;
-        Some(self.values.entropy()? * self.values_per_element(elements))
+        let (values, elements) = (self.values.as_ref()?, self.elements()?);
+        // Where several elements are in a block, its bytes are looked at.
+        let values_per_element = if values.are_floats() { 1.0 } else { self.original as f64 / elements };
+        Some(values.entropy()? * values_per_element)
     }
 }
 
 impl Model {
     pub fn new(title: String) -> Model {
-        Model { title, files: 0, expected: false, original: 0, stored: 0, tensors: Vec::new() }
+        Model { title, files: 0, expected: false, difference: false, original: 0, stored: 0, tensors: Vec::new() }
     }
 
-    /// Adds a container; `values` are those of its tensors.
-    pub fn add_stored(&mut self, stored: &Stored, values: Vec<Values>) {
+    /// Adds a container; `values` are those of its tensors, `None` if it is a difference from another model.
+    pub fn add_stored(&mut self, stored: &Stored, values: Option<Vec<Values>>) {
         self.files += 1;
+        self.difference |= values.is_none();
+        let mut values = values.into_iter().flatten();
         self.original += stored.len();
         self.stored += stored.stored_len();
-        for ((tensor, usage), values) in stored.tensors().iter().zip(stored.tensor_usage()).zip(values) {
+        for (tensor, usage) in stored.tensors().iter().zip(stored.tensor_usage()) {
             let codecs: Vec<&str> = usage.codecs.iter().map(|codec| codec.codec.as_str()).collect();
             self.tensors.push(Tensor {
                 name: tensor.name.to_owned(),
@@ -137,7 +139,7 @@ impl Model {
                 original: tensor.range.end - tensor.range.start,
                 stored: usage.codecs.iter().map(|codec| codec.stored_len).sum(),
                 codec: codecs.join(" + "),
-                values,
+                values: values.next(),
                 twin: usage.twin.is_some(),
                 place: Place::of(tensor.name),
             });
@@ -158,7 +160,7 @@ impl Model {
             original: tensor.range.end - tensor.range.start,
             stored: tensor.stored[0].bytes.round() as u64,
             codec: String::new(),
-            values: tensor.values,
+            values: Some(tensor.values),
             twin: tensor.twin.is_some(),
         }));
     }

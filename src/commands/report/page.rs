@@ -71,7 +71,11 @@ fn head(model: &Model) -> String {
          <div class=\"whole-bar\" title=\"{} of the original\"><i style=\"width:{:.2}%\"></i></div>\n</section>\n",
         escaped(&model.title),
         count(model.tensors.len() as u64, "tensor"),
-        if model.expected { ", not compressed yet" } else { "" },
+        match (model.expected, model.difference) {
+            (true, _) => ", not compressed yet",
+            (_, true) => ", stored as the difference from another model",
+            _ => "",
+        },
         tile("first", &percent(1.0 - part), what),
         tile("", &show_size(model.original), "original size"),
         tile("", &show_size(model.stored), size),
@@ -223,11 +227,16 @@ fn heat_maps(model: &Model) -> String {
         format!("<h3><code>{}</code></h3><div class=\"scroll\">{map}</div>", escaped(name))
     });
     let content = if maps.is_empty() { String::new() } else { drawn.collect::<String>() + &scale.legend() };
-    section(
-        "Ratio over depth",
-        "What is stored as part of the original, for each kind of tensor and each layer.",
-        &content,
-    )
+    let (heading, meaning) = match model.difference {
+        true => (
+            "Change over depth",
+            "What had to be stored as part of the original, for each kind of tensor and each layer: how much it differs from the base.",
+        ),
+        false => {
+            ("Ratio over depth", "What is stored as part of the original, for each kind of tensor and each layer.")
+        }
+    };
+    section(heading, meaning, &content)
 }
 
 fn bounds(model: &Model) -> String {
@@ -271,13 +280,13 @@ fn exponents(model: &Model) -> String {
     for (kind, sum) in largest_kinds(model).into_iter().filter(|(_, sum)| is_worth_a_row(model, sum)) {
         let tensors: Vec<&Tensor> = model.tensors.iter().filter(|tensor| tensor.place.kind == kind).collect();
         let dtype = &tensors[0].dtype;
-        let tensors = tensors.iter().filter(|tensor| tensor.dtype == *dtype && tensor.values.are_floats());
+        let values = tensors.iter().filter(|tensor| tensor.dtype == *dtype).filter_map(|tensor| tensor.values.as_ref());
         let (mut counts, mut bias) = (Vec::new(), 0);
-        for tensor in tensors {
-            let exponents = tensor.values.exponents();
+        for values in values.filter(|values| values.are_floats()) {
+            let exponents = values.exponents();
             counts.resize(exponents.len(), 0u64);
             counts.iter_mut().zip(exponents).for_each(|(all, more)| *all += more);
-            bias = tensor.values.bias();
+            bias = values.bias();
         }
         // Zeros and subnormals have no exponent, what is no number neither.
         let [zero, numbers @ .., _] = &counts[..] else { continue };
