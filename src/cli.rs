@@ -12,6 +12,8 @@ use crate::commands::{
     benchmark, completions, compress, decompress, info, man, migrate, mount, mount_helper, mounts, protect, repair,
     report, scan, stat, umount, verify,
 };
+#[cfg(feature = "hub")]
+use crate::commands::{pipeline, pull, push, status};
 use crate::failure::Failure;
 use crate::ui::{self, colour};
 
@@ -66,6 +68,14 @@ enum Command {
     Mount(mount::Args),
     Mounts(mounts::Args),
     Umount(umount::Args),
+    #[cfg(feature = "hub")]
+    Pull(pull::Args),
+    #[cfg(feature = "hub")]
+    Push(push::Args),
+    #[cfg(feature = "hub")]
+    Pipeline(pipeline::Args),
+    #[cfg(feature = "hub")]
+    Status(status::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -109,6 +119,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Fa
         Command::Umount(args) => umount::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
+        #[cfg(feature = "hub")]
+        Command::Pull(args) => pull::run(args),
+        #[cfg(feature = "hub")]
+        Command::Push(args) => push::run(args),
+        #[cfg(feature = "hub")]
+        Command::Pipeline(args) => pipeline::run(args),
+        #[cfg(feature = "hub")]
+        Command::Status(args) => status::run(args),
     }
 }
 

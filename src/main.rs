@@ -5,6 +5,8 @@
 mod cli;
 mod commands;
 mod failure;
+#[cfg(feature = "hub")]
+mod hub;
 mod interrupt;
 mod logging;
 mod options;

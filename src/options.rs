@@ -20,10 +20,18 @@ impl Threads {
     /// # Errors
     /// Those of `work`, and when the threads cannot be started.
     pub fn run<T: Send>(self, work: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
+        self.pool()?.install(work)
+    }
+
+    /// So many threads.
+    ///
+    /// # Errors
+    /// When they cannot be started.
+    pub fn pool(self) -> Result<rayon::ThreadPool, Failure> {
         // Zero is rayon's word for all cores.
         let threads = self.threads.map_or(0, NonZeroUsize::get);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        pool.map_err(|e| Failure::new(format!("cannot start {threads} threads: {e}")))?.install(work)
+        pool.map_err(|e| Failure::new(format!("cannot start {threads} threads: {e}")))
     }
 }
 

@@ -33,7 +33,7 @@ const GGUF: &str = "gguf";
 pub(super) const WEIGHTS: &str = ".safetensors or .gguf file";
 
 /// Whether a file in a directory is one of those that are compressed.
-pub(super) fn holds_weights(path: &Path) -> bool {
+pub(crate) fn holds_weights(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == SAFETENSORS || extension == GGUF)
 }
 
@@ -132,7 +132,7 @@ pub struct Args {
 /// What to optimise for.
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[group(multiple = false)]
-struct ModeArgs {
+pub(super) struct ModeArgs {
     /// Make it as small as can be
     #[arg(long)]
     storage: bool,
@@ -147,7 +147,7 @@ struct ModeArgs {
 }
 
 impl ModeArgs {
-    fn mode(self) -> Mode {
+    pub(super) fn mode(self) -> Mode {
         match self {
             ModeArgs { storage: true, .. } => Mode::Storage,
             ModeArgs { inference: true, .. } => Mode::Inference,
@@ -316,8 +316,13 @@ fn file_target(source: &Path, output: Option<&Path>) -> PathBuf {
 /// The name of the container of the file `source`: its own with another extension, or, for a GGUF beside a safetensors file which
 /// would get the same, with one more.
 pub(super) fn container_name(source: &Path) -> OsString {
+    container_name_among(source, Path::is_file)
+}
+
+/// The same, where `exists` says which files there are.
+pub(crate) fn container_name_among(source: &Path, exists: impl Fn(&Path) -> bool) -> OsString {
     let is_second =
-        source.extension().is_some_and(|extension| extension == GGUF) && source.with_extension(SAFETENSORS).is_file();
+        source.extension().is_some_and(|extension| extension == GGUF) && exists(&source.with_extension(SAFETENSORS));
     let name = if is_second { source.file_name() } else { source.file_stem() };
     let mut name = name.expect("a file has a name").to_owned();
     name.push(".");
@@ -327,7 +332,7 @@ pub(super) fn container_name(source: &Path) -> OsString {
 
 /// The name of the file `source` as the container records it: in Unicode and not too long. What has to be changed is at
 /// its beginning; the extension is what matters.
-pub(super) fn recorded_name(source: &Path) -> String {
+pub(crate) fn recorded_name(source: &Path) -> String {
     let name = source.file_name().expect("a file has a name").to_string_lossy();
     let start = (0..name.len()).find(|&start| name.is_char_boundary(start) && name.len() - start <= LONGEST_NAME);
     name[start.unwrap_or(0)..].to_owned()

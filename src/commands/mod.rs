@@ -1,5 +1,7 @@
 //! The commands, a file each.
 
+#[cfg(feature = "hub")]
+mod against_hub;
 pub mod benchmark;
 pub mod completions;
 pub mod compress;
@@ -12,11 +14,19 @@ pub mod migrate;
 pub mod mount;
 pub mod mount_helper;
 pub mod mounts;
+#[cfg(feature = "hub")]
+pub mod pipeline;
 pub mod protect;
+#[cfg(feature = "hub")]
+pub mod pull;
+#[cfg(feature = "hub")]
+pub mod push;
 pub mod repair;
 pub mod report;
 pub mod scan;
 pub mod stat;
+#[cfg(feature = "hub")]
+pub mod status;
 pub mod umount;
 pub mod verify;
 

@@ -10,8 +10,12 @@ use bigsmall_codec::verify::{Cause, Damage, Sample};
 use bigsmall_codec::{ErrorKind, Original, PlainFile, Stored};
 use serde::Serialize;
 
+#[cfg(feature = "hub")]
+use super::against_hub::{Listing, Verdict};
 use super::{containers_in, has_container_name};
 use crate::failure::{DAMAGED, FAILED, Failure};
+#[cfg(feature = "hub")]
+use crate::hub::Source;
 use crate::interrupt;
 use crate::options::{Report, Threads};
 use crate::tree;
@@ -25,6 +29,9 @@ const SHOWN_FINDINGS: usize = 20;
 /// What [`Cause::OriginalHash`] is called in the result for programs.
 const ORIGINAL_HASH: &str = "original_sha256";
 
+/// What a difference from the file on the Hub is called there.
+const HUB_HASH: &str = "hub_hash";
+
 const EXAMPLES: &str = "\
 Examples:
   bigsmall verify model.bs
@@ -36,6 +43,8 @@ Examples:
       a twentieth of the chunks, chosen at random, and how probable it is that damage was missed
   bigsmall verify --source model.safetensors model.bs
       compares every byte with the original as well
+  bigsmall verify --against-hub Qwen/Qwen3-0.6B Qwen3-0.6B-bigsmall
+      compares the SHA-256 of each original with the one that the Hub has
   bigsmall verify --json model.bs
       the same for programs: status sound, damaged or unchecked, and each finding
 
@@ -67,6 +76,13 @@ pub struct Args {
     /// Compare every byte with the file ORIGINAL as well; SRC is one container
     #[arg(long = "source", value_name = "ORIGINAL", group = "depth")]
     source_file: Option<PathBuf>,
+
+    /// Compare the SHA-256 of each original with the one that the Hugging Face Hub has of the file as well
+    ///
+    /// Nothing is fetched but the list of the files. Below SRC, originals are looked for where they lie in the repo.
+    #[cfg(feature = "hub")]
+    #[arg(long, value_name = "REPO[@REVISION]", group = "depth", value_parser = Source::parse)]
+    against_hub: Option<Source>,
 
     #[command(flatten)]
     threads: Threads,
@@ -188,6 +204,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         return Err(tree::refuse_oddity(&args.source, &metadata));
     }
     let depth = args.depth();
+    #[cfg(feature = "hub")]
+    let listing = args.against_hub.as_ref().map(Listing::of).transpose()?;
     if let (Depth::Source(source), true) = (depth, metadata.is_dir()) {
         let message = "can be compared with one container, not with a directory of them";
         return Err(Failure::new(format!("{}: {message}", source.display())));
@@ -202,7 +220,18 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         Depth::Source(_) => 2 * lens.sum::<u64>(),
     };
     let meter = Meter::new(total, args.report.quiet);
-    let files = args.threads.run(|| paths.iter().map(|path| check(path, depth, &meter)).collect::<Result<Vec<_>, _>>());
+    let files = args.threads.run(|| {
+        let check = |path: &PathBuf| {
+            let checked = check(path, depth, &meter)?;
+            #[cfg(feature = "hub")]
+            let checked = match &listing {
+                Some(listing) => compare_with_hub(listing, &args.source, path, checked, &meter)?,
+                None => checked,
+            };
+            Ok(checked)
+        };
+        paths.iter().map(check).collect::<Result<Vec<_>, Failure>>()
+    });
     drop(meter);
     let files = files?;
     let failure = failure(&files);
@@ -275,6 +304,35 @@ fn check(path: &Path, depth: Depth<'_>, meter: &Meter) -> Result<Checked, Failur
         Status::Unchecked
     };
     checked.damage = damage.into_iter().map(|damage| finding(&names, damage)).collect();
+    Ok(checked)
+}
+
+/// What is known about the container at `path`, which lies in or is `source`, once its original is compared with the file of the Hub.
+///
+/// # Errors
+/// When it is interrupted, and when it can no longer be read.
+#[cfg(feature = "hub")]
+fn compare_with_hub(
+    listing: &Listing,
+    source: &Path,
+    path: &Path,
+    mut checked: Checked,
+    meter: &Meter,
+) -> Result<Checked, Failure> {
+    if checked.status != Status::Sound {
+        return Ok(checked);
+    }
+    let relative = path.strip_prefix(source).ok().filter(|relative| relative.parent().is_some());
+    let relative = relative.unwrap_or(Path::new(path.file_name().unwrap_or_default()));
+    let stored = open(path)?;
+    match listing.compare(relative, &stored, &Quiet(meter))? {
+        Verdict::Same => {}
+        Verdict::Unknown(what) => (checked.status, checked.error) = (Status::Unchecked, Some(what)),
+        Verdict::Different(message) => {
+            checked.status = Status::Damaged;
+            checked.damage.push(Finding { cause: HUB_HASH, tensor: None, start: 0, end: stored.len(), message });
+        }
+    }
     Ok(checked)
 }
 
@@ -521,7 +579,7 @@ pub fn list(findings: &[Finding]) -> String {
     for finding in findings.iter().take(SHOWN_FINDINGS) {
         let Finding { tensor, start, end, message, .. } = finding;
         text += &match tensor {
-            _ if finding.cause == ORIGINAL_HASH => format!("  {message}\n"),
+            _ if [ORIGINAL_HASH, HUB_HASH].contains(&finding.cause) => format!("  {message}\n"),
             Some(name) => format!("  tensor {name:?}, bytes {start} to {end}: {message}\n"),
             None => format!("  no tensor, bytes {start} to {end}: {message}\n"),
         };
