@@ -12,13 +12,23 @@ use std::path::{Path, PathBuf};
 use support::*;
 
 /// Commands that are not run, by the page and what they begin with, and why.
-const NOT_RUN: [(&str, &str, &str); 13] = [
+const NOT_RUN: [(&str, &str, &str); 23] = [
     ("README.md", "bigsmall compress Llama-8B", "a model of 16 GB"),
     ("README.md", "bigsmall mount Llama-8B", "the same"),
     ("README.md", "python -c", "the same; tests/loaders.rs does it with a small one"),
     ("README.md", "bigsmall umount ~/models/Llama-8B", "the same"),
     ("README.md", "scripts/demo.sh", "takes minutes and PyTorch; run by hand and in CI"),
     ("README.md", "scripts/test.sh", "would run this test"),
+    ("docs/hub.md", "bigsmall pull", "needs the Hub; tests/hub does it with one of its own"),
+    ("docs/hub.md", "bigsmall push", "needs the Hub; tests/hub does it with one of its own"),
+    ("docs/hub.md", "bigsmall pipeline", "needs the Hub; tests/hub does it with one of its own"),
+    ("docs/hub.md", "bigsmall status", "needs the Hub; tests/hub does it with one of its own"),
+    ("docs/hub.md", "export HF_TOKEN", "needs a token"),
+    ("docs/hub.md", "bigsmall compress", "a model of the Hub; tests/hub/python.rs does it"),
+    ("docs/hub.md", "bigsmall mount", "a model of the Hub; tests/hub/python.rs does it"),
+    ("docs/hub.md", "bigsmall umount", "a model of the Hub; tests/hub/python.rs does it"),
+    ("docs/hub.md", "python -c", "a model of the Hub; tests/hub/python.rs does it"),
+    ("docs/hub.md", "HF_HUB_CACHE=", "a model of the Hub; tests/hub/python.rs does it"),
     ("docs/mount.md", "HF_HUB_CACHE=", "PyTorch and a model of the Hub; tests/loaders.rs does it"),
     ("docs/mount.md", "ln -s", "changes /sbin"),
     ("docs/mount.md", "mount /srv/models", "changes /etc/fstab; tests/mount/life.rs calls mount.bigsmall"),
