@@ -8,9 +8,11 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
+#[cfg(feature = "cuda")]
+use crate::commands::gpu_probe;
 use crate::commands::{
-    benchmark, completions, compress, decompress, info, man, migrate, mount, mount_helper, mounts, protect, repair,
-    report, scan, stat, umount, verify,
+    benchmark, completions, compress, decompress, doctor, info, man, migrate, mount, mount_helper, mounts, protect,
+    repair, report, scan, stat, umount, verify,
 };
 #[cfg(feature = "hub")]
 use crate::commands::{pipeline, pull, push, status};
@@ -34,6 +36,7 @@ Examples:
   bigsmall mount models /mnt/models      show every container in models as its original
   bigsmall mounts                        list what is mounted
   bigsmall umount /mnt/models            end that
+  bigsmall doctor                        say what works on this machine
 
 Exit codes:
   0    all is well
@@ -78,6 +81,10 @@ enum Command {
     Status(status::Args),
     Completions(completions::Args),
     Man(man::Args),
+    Doctor(doctor::Args),
+    #[cfg(feature = "cuda")]
+    #[command(hide = true)]
+    GpuProbe(gpu_probe::Args),
 }
 
 /// All commands and their options, as they are declared.
@@ -127,6 +134,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Fa
         Command::Pipeline(args) => pipeline::run(args),
         #[cfg(feature = "hub")]
         Command::Status(args) => status::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        #[cfg(feature = "cuda")]
+        Command::GpuProbe(args) => gpu_probe::run(args),
     }
 }
 

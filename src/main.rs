@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod failure;
+mod gpu;
 #[cfg(feature = "hub")]
 mod hub;
 mod interrupt;

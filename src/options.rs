@@ -61,3 +61,48 @@ pub struct Report {
     #[arg(long)]
     pub json: bool,
 }
+
+/// `--device`.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct OnDevice {
+    /// What decodes: cpu, cuda (an NVIDIA GPU; cuda:1 for the second one), or auto, whichever is faster
+    #[arg(long = "device", value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
+    pub device: DeviceChoice,
+}
+
+/// What is to decode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The processor.
+    Processor,
+    /// The GPU of that number.
+    Cuda(usize),
+    /// Whichever is faster.
+    Faster,
+}
+
+fn parse_device(text: &str) -> Result<DeviceChoice, String> {
+    match text.split_once(':') {
+        None if text == "cpu" => Ok(DeviceChoice::Processor),
+        None if text == "auto" => Ok(DeviceChoice::Faster),
+        None if text == "cuda" => Ok(DeviceChoice::Cuda(0)),
+        Some(("cuda", number)) => number.parse().map(DeviceChoice::Cuda).map_err(|_| format!("{number} is no number")),
+        _ => Err("not cpu, auto, cuda or cuda:NUMBER".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_have_names() {
+        assert_eq!(parse_device("cpu"), Ok(DeviceChoice::Processor));
+        assert_eq!(parse_device("auto"), Ok(DeviceChoice::Faster));
+        assert_eq!(parse_device("cuda"), Ok(DeviceChoice::Cuda(0)));
+        assert_eq!(parse_device("cuda:3"), Ok(DeviceChoice::Cuda(3)));
+        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cpu:0", "cuda:0:1"] {
+            assert!(parse_device(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use crate::Progress;
 use crate::error::Result;
 use crate::original::{ChunkIndex, Original};
 use crate::output::NewFile;
-use crate::stream::{cancelled, groups, windows};
+use crate::stream::{Window, Windows, cancelled, groups};
 
 /// Bytes of the original that a thread decodes and writes at a time (or one chunk, if that is longer).
 const PIECE: u64 = 1 << 20;
@@ -22,21 +22,24 @@ const WRITE: usize = 2 << 20;
 /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
 pub fn decompress(original: &dyn Original, out: &NewFile, progress: &dyn Progress) -> Result<()> {
     out.reserve(original.len())?;
-    groups(original, PIECE).par_bridge().try_for_each_init(Vec::new, |buffer: &mut Vec<u8>, group| {
-        let range_of = |number| original.grid().range(ChunkIndex(number));
-        let start = range_of(group.start).start;
-        buffer.resize((range_of(group.end - 1).end - start) as usize, 0);
-        for number in group {
-            if progress.cancelled() {
-                return Err(cancelled());
+    groups(original, 0..original.grid().chunks(), PIECE).par_bridge().try_for_each_init(
+        Vec::new,
+        |buffer: &mut Vec<u8>, group| {
+            let range_of = |number| original.grid().range(ChunkIndex(number));
+            let start = range_of(group.start).start;
+            buffer.resize((range_of(group.end - 1).end - start) as usize, 0);
+            for number in group {
+                if progress.cancelled() {
+                    return Err(cancelled());
+                }
+                let range = range_of(number);
+                let part = &mut buffer[(range.start - start) as usize..(range.end - start) as usize];
+                original.decode_chunk(ChunkIndex(number), part)?;
+                progress.advance(range.end - range.start);
             }
-            let range = range_of(number);
-            let part = &mut buffer[(range.start - start) as usize..(range.end - start) as usize];
-            original.decode_chunk(ChunkIndex(number), part)?;
-            progress.advance(range.end - range.start);
-        }
-        out.write_at(start, buffer)
-    })
+            out.write_at(start, buffer)
+        },
+    )
 }
 
 /// As [`decompress`], and returns the SHA-256 of what was written.
@@ -44,20 +47,47 @@ pub fn decompress(original: &dyn Original, out: &NewFile, progress: &dyn Progres
 /// # Errors
 /// As [`decompress`].
 pub fn decompress_and_hash(original: &dyn Original, out: &NewFile, progress: &dyn Progress) -> Result<[u8; 32]> {
-    out.reserve(original.len())?;
+    write_and_hash(original.len(), &original, out, progress)
+}
+
+/// Writes the `len` bytes that come of `decoded` to `out`.
+///
+/// # Errors
+/// As [`decompress`].
+#[cfg(feature = "cuda")]
+pub(crate) fn write_windows(len: u64, decoded: &dyn Windows, out: &NewFile, progress: &dyn Progress) -> Result<()> {
+    out.reserve(len)?;
+    decoded.windows(progress, &mut |window| write(window, out))
+}
+
+/// The same, and returns the SHA-256 of what was written.
+///
+/// # Errors
+/// As [`decompress`].
+pub(crate) fn write_and_hash(
+    len: u64,
+    decoded: &dyn Windows,
+    out: &NewFile,
+    progress: &dyn Progress,
+) -> Result<[u8; 32]> {
+    out.reserve(len)?;
     let mut sha256 = Sha256::new();
-    windows(original, progress, |window| {
-        if let Some(lost) = window.lost.drain(..).next() {
-            return Err(lost.error);
-        }
-        let write = |(number, part): (usize, &[u8])| out.write_at(window.range.start + (number * WRITE) as u64, part);
-        let (written, ()) = rayon::join(
-            || window.bytes.par_chunks(WRITE).enumerate().try_for_each(write),
-            || sha256.update(&window.bytes),
-        );
+    decoded.windows(progress, &mut |window| {
+        let bytes = window.bytes;
+        let (written, ()) = rayon::join(|| write(window, out), || sha256.update(bytes));
         written
     })?;
     Ok(sha256.finalize().into())
+}
+
+/// Writes a window, on all threads.
+fn write(mut window: Window<'_>, out: &NewFile) -> Result<()> {
+    if let Some(lost) = window.lost.drain(..).next() {
+        return Err(lost.error);
+    }
+    let start = window.range.start;
+    let write = |(number, part): (usize, &[u8])| out.write_at(start + (number * WRITE) as u64, part);
+    window.bytes.par_chunks(WRITE).enumerate().try_for_each(write)
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The caller cancelled the operation through its progress sink.
     Cancelled,
+    /// A GPU or its driver failed, or there is none.
+    Device,
     /// The operating system refused; the [`io::ErrorKind`] is kept.
     Io(io::ErrorKind),
 }

@@ -9,7 +9,10 @@ pub mod bench;
 mod checksum;
 mod chunk;
 pub mod container;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod decompress;
+mod device;
 pub mod error;
 mod gguf;
 mod hashes;
@@ -23,6 +26,7 @@ mod room;
 mod safetensors;
 pub mod salvage;
 pub mod scan;
+pub mod self_test;
 mod simd;
 mod split;
 mod stored;
@@ -33,6 +37,7 @@ mod wire;
 
 pub use container::{Container, Mode, Options};
 pub use decompress::{decompress, decompress_and_hash};
+pub use device::Device;
 pub use error::{Error, ErrorKind, Result};
 pub use original::{ChunkIndex, Grid, Memory, Original, PlainFile};
 pub use room::make_room;

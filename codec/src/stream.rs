@@ -23,33 +23,57 @@ pub(crate) struct LostChunk {
 }
 
 /// Some chunks in a row, decoded.
-#[derive(Default)]
-pub(crate) struct Window {
+pub(crate) struct Window<'a> {
     /// Where they lie in the original.
     pub(crate) range: Range<u64>,
     /// Their bytes; those of lost chunks are zero.
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: &'a [u8],
     /// In order.
     pub(crate) lost: Vec<LostChunk>,
 }
 
-/// Decodes `original` and gives it to `consume` window by window, in order. While one window is consumed, the next is
-/// decoded. A chunk that cannot be decoded does not end it.
-///
-/// # Errors
-/// [`ErrorKind::Cancelled`], and those of `consume`.
-pub(crate) fn windows(
-    original: &dyn Original,
-    progress: &dyn Progress,
-    mut consume: impl FnMut(&mut Window) -> Result<()> + Send,
-) -> Result<()> {
-    let mut groups = groups(original, WINDOW);
-    let (mut current, mut next) = (Window::default(), Window::default());
+/// What is done with each window.
+pub(crate) type Consume<'a> = &'a mut (dyn FnMut(Window<'_>) -> Result<()> + Send);
+
+/// An original that is decoded from front to back.
+pub(crate) trait Windows {
+    /// Decodes it and gives it to `consume` window by window, in order. While one window is consumed, the next is decoded. A chunk
+    /// that cannot be decoded does not end it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`], and those of `consume`.
+    fn windows(&self, progress: &dyn Progress, consume: Consume<'_>) -> Result<()>;
+}
+
+/// Any original, decoded by the processor.
+impl Windows for &dyn Original {
+    fn windows(&self, progress: &dyn Progress, consume: Consume<'_>) -> Result<()> {
+        windows(*self, progress, consume)
+    }
+}
+
+/// A window while it is filled.
+#[derive(Default)]
+struct Filled {
+    range: Range<u64>,
+    bytes: Vec<u8>,
+    lost: Vec<LostChunk>,
+}
+
+/// [`Windows::windows`] of any original.
+pub(crate) fn windows(original: &dyn Original, progress: &dyn Progress, consume: Consume<'_>) -> Result<()> {
+    let mut groups = groups(original, 0..original.grid().chunks(), WINDOW);
+    let (mut current, mut next) = (Filled::default(), Filled::default());
     let mut more = decode(original, groups.next(), progress, &mut current)?;
     while more {
         let following = groups.next();
-        let (decoded, consumed) =
-            rayon::join(|| decode(original, following, progress, &mut next), || consume(&mut current));
+        let (decoded, consumed) = rayon::join(
+            || decode(original, following, progress, &mut next),
+            || {
+                let lost = std::mem::take(&mut current.lost);
+                consume(Window { range: current.range.clone(), bytes: &current.bytes, lost })
+            },
+        );
         consumed?;
         more = decoded?;
         std::mem::swap(&mut current, &mut next);
@@ -57,17 +81,21 @@ pub(crate) fn windows(
     Ok(())
 }
 
-/// The chunks of `original` in groups of about `bytes` bytes.
-pub(crate) fn groups(original: &dyn Original, bytes: u64) -> impl Iterator<Item = Range<u64>> + Send {
+/// These chunks of `original` in groups of about `bytes` bytes.
+pub(crate) fn groups(
+    original: &dyn Original,
+    chunks: Range<u64>,
+    bytes: u64,
+) -> impl Iterator<Item = Range<u64>> + Send {
     let grid = original.grid();
-    let mut first = 0;
+    let mut first = chunks.start;
     std::iter::from_fn(move || {
-        if first == grid.chunks() {
+        if first >= chunks.end {
             return None;
         }
         let start = grid.range(ChunkIndex(first)).start;
         let fits = |number: u64| grid.range(ChunkIndex(number)).end - start <= bytes;
-        let most = grid.chunks().min(first + WINDOW_CHUNKS as u64);
+        let most = chunks.end.min(first + WINDOW_CHUNKS as u64);
         let end = (first + 1..most).find(|&number| !fits(number)).unwrap_or(most);
         Some(std::mem::replace(&mut first, end)..end)
     })
@@ -78,7 +106,7 @@ fn decode(
     original: &dyn Original,
     group: Option<Range<u64>>,
     progress: &dyn Progress,
-    window: &mut Window,
+    window: &mut Filled,
 ) -> Result<bool> {
     let Some(group) = group else { return Ok(false) };
     let range_of = |number| original.grid().range(ChunkIndex(number));
@@ -178,7 +206,7 @@ pub(crate) mod tests {
         let original = Pattern::new(&[(10, 3), (3 * WINDOW, 256 << 10), (40_000, 1), (1000, 8 << 20)], &[1, 20, 100]);
         let progress = Limit::new(u64::MAX);
         let (mut end, mut lost) = (0, Vec::new());
-        windows(&original, &progress, |window| {
+        windows(&original, &progress, &mut |window| {
             assert_eq!(window.range.start, end);
             end = window.range.end;
             let mut expected = Pattern::bytes(window.range.clone());
@@ -199,20 +227,20 @@ pub(crate) mod tests {
 
     #[test]
     fn nothing_comes_of_an_empty_original() {
-        windows(&Pattern::new(&[], &[]), &(), |_| panic!("no window")).unwrap();
+        windows(&Pattern::new(&[], &[]), &(), &mut |_| panic!("no window")).unwrap();
     }
 
     #[test]
     fn an_error_of_the_consumer_and_a_cancellation_end_it() {
         let original = Pattern::new(&[(3 * WINDOW, 1 << 20)], &[]);
-        let error = windows(&original, &(), |_| Err(Error::invalid("enough"))).unwrap_err();
+        let error = windows(&original, &(), &mut |_| Err(Error::invalid("enough"))).unwrap_err();
         assert_eq!(error.to_string(), "enough");
         let mut seen = 0;
-        let count = |window: &mut Window| {
+        let mut count = |window: Window<'_>| {
             seen += window.bytes.len() as u64;
             Ok(())
         };
-        let error = windows(&original, &Limit::new(WINDOW + 1), count).unwrap_err();
+        let error = windows(&original, &Limit::new(WINDOW + 1), &mut count).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         assert!(seen <= 2 * WINDOW);
     }

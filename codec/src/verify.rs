@@ -11,7 +11,7 @@ use crate::container::{Container, Tensor};
 use crate::error::{ErrorKind, Result};
 use crate::hashes::RangeHashes;
 use crate::original::{ChunkIndex, Original};
-use crate::stream::{cancelled, windows};
+use crate::stream::{Windows, cancelled, windows};
 
 /// What [`verify`] found. Everything was looked at, whatever was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,12 @@ pub enum Cause {
 /// # Errors
 /// Only [`ErrorKind::Cancelled`].
 pub fn verify(container: &Container, progress: &dyn Progress) -> Result<Report> {
-    compare(container, container.tensors(), container.sha256(), progress)
+    verify_decoded(container, &(container as &dyn Original), progress)
+}
+
+/// The same, but most of it is `decoded` in another way.
+pub(crate) fn verify_decoded(container: &Container, decoded: &dyn Windows, progress: &dyn Progress) -> Result<Report> {
+    compare(container, decoded, container.tensors(), container.sha256(), progress)
 }
 
 /// What [`sample`] found.
@@ -161,9 +166,9 @@ pub(crate) fn compare_bytes(
     let mut lost = Lost { tensors: tensors.to_vec(), damage: Vec::new() };
     let mut differences: Vec<Range<u64>> = Vec::new();
     let (mut expected, common) = (Vec::new(), stored.len().min(source.len()));
-    windows(stored, progress, |window| {
+    windows(stored, progress, &mut |window| {
         let mut unknown = Vec::new();
-        for chunk in window.lost.drain(..) {
+        for chunk in window.lost {
             let range = stored.grid().range(chunk.chunk);
             lost.add(range.clone(), chunk.error.kind(), &chunk.error.to_string());
             unknown.push(range);
@@ -205,18 +210,24 @@ pub(crate) fn compare_bytes(
     Ok(Report { original_len: stored.len(), chunks, tensors, damage })
 }
 
-/// Decodes all of `original` and compares it with these tensors' MD5s and this SHA-256.
-fn compare(original: &dyn Original, tensors: &[Tensor], sha256: &[u8; 32], progress: &dyn Progress) -> Result<Report> {
+/// Compares all of `original` with these tensors' MD5s and this SHA-256; `decoded` is how it is decoded.
+fn compare(
+    original: &dyn Original,
+    decoded: &dyn Windows,
+    tensors: &[Tensor],
+    sha256: &[u8; 32],
+    progress: &dyn Progress,
+) -> Result<Report> {
     let ranges: Vec<Range<u64>> = tensors.iter().map(|tensor| tensor.range.clone()).collect();
     let mut tensor_hashes = RangeHashes::new(original, &ranges);
     let mut original_hash = Sha256::new();
     let mut lost = Lost { tensors: ranges.clone(), damage: Vec::new() };
-    windows(original, progress, |window| {
-        for chunk in window.lost.drain(..) {
+    decoded.windows(progress, &mut |window| {
+        for chunk in window.lost {
             lost.add(original.grid().range(chunk.chunk), chunk.error.kind(), &chunk.error.to_string());
         }
         let Range { start, end } = window.range;
-        rayon::join(|| original_hash.update(&window.bytes), || tensor_hashes.advance(end, end - start));
+        rayon::join(|| original_hash.update(window.bytes), || tensor_hashes.advance(end, end - start));
         Ok(())
     })?;
     let mut damage = lost.damage;
@@ -316,6 +327,10 @@ mod tests {
         Sha256::digest(Pattern::bytes(0..50_000_100)).into()
     }
 
+    fn check(original: &Pattern, tensors: &[Tensor], sha256: &[u8; 32], progress: &dyn Progress) -> Result<Report> {
+        compare(original, &(original as &dyn Original), tensors, sha256, progress)
+    }
+
     fn found(report: &Report) -> Vec<(Cause, Option<usize>, Range<u64>)> {
         report.damage.iter().map(|damage| (damage.cause, damage.tensor, damage.range.clone())).collect()
     }
@@ -323,7 +338,7 @@ mod tests {
     #[test]
     fn what_is_sound_is_called_sound() {
         let progress = Limit::new(u64::MAX);
-        let report = compare(&Pattern::new(&SEGMENTS, &[]), &tensors(), &sha256(), &progress).unwrap();
+        let report = check(&Pattern::new(&SEGMENTS, &[]), &tensors(), &sha256(), &progress).unwrap();
         assert_eq!(report, Report { original_len: 50_000_100, chunks: 50_010, tensors: 5, damage: vec![] });
         assert!(report.is_sound());
         assert_eq!(progress.done.into_inner(), 50_000_100);
@@ -332,7 +347,7 @@ mod tests {
     #[test]
     fn a_lost_chunk_is_named_by_tensor_and_range() {
         // The third chunk holds the end of `a`, all of `b` and two bytes of nothing.
-        let report = compare(&Pattern::new(&SEGMENTS, &[2]), &tensors(), &sha256(), &()).unwrap();
+        let report = check(&Pattern::new(&SEGMENTS, &[2]), &tensors(), &sha256(), &()).unwrap();
         let expected = [(Cause::Chunk, Some(0), 20..25), (Cause::Chunk, Some(2), 25..28), (Cause::Chunk, None, 28..30)];
         assert_eq!(found(&report), expected);
         assert_eq!((report.damage[0].kind, report.damage[0].message.as_str()), (ErrorKind::Corrupt, "broken"));
@@ -344,7 +359,7 @@ mod tests {
         tensors[3].md5[0] ^= 1;
         tensors[1].md5[15] ^= 1;
         let lost: Vec<u64> = (0..3).chain(20_000..20_030).chain([50_009]).collect();
-        let report = compare(&Pattern::new(&SEGMENTS, &lost), &tensors, &[0; 32], &()).unwrap();
+        let report = check(&Pattern::new(&SEGMENTS, &lost), &tensors, &[0; 32], &()).unwrap();
         let expected = [
             (Cause::Chunk, None, 0..5),
             (Cause::Chunk, Some(0), 5..25),
@@ -361,13 +376,13 @@ mod tests {
 
     #[test]
     fn the_hash_of_the_original_is_compared() {
-        let report = compare(&Pattern::new(&SEGMENTS, &[]), &tensors(), &[7; 32], &()).unwrap();
+        let report = check(&Pattern::new(&SEGMENTS, &[]), &tensors(), &[7; 32], &()).unwrap();
         assert_eq!(found(&report), [(Cause::OriginalHash, None, 0..50_000_100)]);
     }
 
     #[test]
     fn a_cancelled_check_ends() {
-        let error = compare(&Pattern::new(&SEGMENTS, &[]), &tensors(), &sha256(), &Limit::new(1)).unwrap_err();
+        let error = check(&Pattern::new(&SEGMENTS, &[]), &tensors(), &sha256(), &Limit::new(1)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
     }
 

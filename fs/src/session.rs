@@ -147,7 +147,11 @@ fn check_mountpoint(mountpoint: &Path) -> Result<PathBuf> {
     Ok(mountpoint)
 }
 
-fn check_fuse_device() -> Result<()> {
+/// Fails, and says why, when this process may not use FUSE here.
+///
+/// # Errors
+/// A message that says what to do.
+pub fn check_fuse_device() -> Result<()> {
     let device = Path::new("/dev/fuse");
     match fs::metadata(device) {
         Ok(metadata) if metadata.file_type().is_char_device() => {}

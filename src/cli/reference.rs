@@ -15,7 +15,8 @@ fn regenerated(old: &str) -> String {
     let mut whole = super::command();
     whole.build();
     let mut text = old.to_owned();
-    for command in whole.get_subcommands().filter(|command| command.get_name() != "help") {
+    let shown = |command: &&Command| command.get_name() != "help" && !command.is_hide_set();
+    for command in whole.get_subcommands().filter(shown) {
         let begin = format!("<!-- begin {} -->", command.get_name());
         let section = format!("{begin}\n{}{END}", block(command));
         match text.find(&begin) {

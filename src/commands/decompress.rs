@@ -11,13 +11,14 @@ use std::time::Duration;
 use bigsmall_codec::container::{EXTENSION, shown_name};
 use bigsmall_codec::output::{Attributes, NewFile};
 use bigsmall_codec::parity::{self, sidecar_path};
-use bigsmall_codec::{Error, ErrorKind, Original, Stored, decompress_and_hash};
+use bigsmall_codec::{Error, ErrorKind, Original, Stored};
 use serde::Serialize;
 
 use super::{has_container_name, hub_index, in_container};
 use crate::failure::Failure;
+use crate::gpu::Chosen;
 use crate::interrupt;
-use crate::options::{Force, Report, Threads};
+use crate::options::{Force, OnDevice, Report, Threads};
 use crate::transfer::{self, Converted, Copied, Fate, Item, Start, Transfer};
 use crate::tree::{self, Entry};
 use crate::ui;
@@ -67,6 +68,9 @@ pub struct Args {
     check: bool,
 
     #[command(flatten)]
+    device: OnDevice,
+
+    #[command(flatten)]
     threads: Threads,
 
     #[command(flatten)]
@@ -82,9 +86,11 @@ pub struct Args {
 /// When it may not or cannot be done.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let plan = plan(args)?;
+    let device = Chosen::open(args.device)?;
     interrupt::watch()?;
     let meter = Meter::new(plan.original_len + plan.transfer.copies().bytes, args.report.quiet);
-    let results = args.threads.run(|| plan.transfer.run(&meter, |item, file| restore(item, file, args.check, &meter)));
+    let results =
+        args.threads.run(|| plan.transfer.run(&meter, |item, file| restore(item, file, args.check, &device, &meter)));
     drop(meter);
     show(args.report, &plan.transfer, &results?)?;
     for path in &plan.strangers {
@@ -209,7 +215,13 @@ struct Restored {
 }
 
 /// Writes the original of `item` to `file`, and gives the attributes that the file is to have.
-fn restore(item: &Item, file: &mut NewFile, check: bool, meter: &Meter) -> Result<(Restored, Attributes), Failure> {
+fn restore(
+    item: &Item,
+    file: &mut NewFile,
+    check: bool,
+    device: &Chosen,
+    meter: &Meter,
+) -> Result<(Restored, Attributes), Failure> {
     let source = &item.source;
     let metadata = tree::source_metadata(source)?;
     if hub_index::is_hub_index(source) {
@@ -221,15 +233,16 @@ fn restore(item: &Item, file: &mut NewFile, check: bool, meter: &Meter) -> Resul
     let stored = open(source)?.on_mended(move |_| {
         count.fetch_add(1, Ordering::Relaxed);
     });
+    let device = device.for_file(&stored);
     match stored.sha256() {
         Some(recorded) if check => {
-            let sha256 = decompress_and_hash(&stored, file, meter).map_err(|e| explain(e, source))?;
+            let sha256 = device.decompress_and_hash(&stored, file, meter).map_err(|e| explain(e, source))?;
             if sha256 != *recorded {
                 let error = Error::corrupt("its chunks are sound, but the original does not have the recorded SHA-256");
                 return Err(explain(error, source));
             }
         }
-        _ => stored.decompress(file, meter).map_err(|e| explain(e, source))?,
+        _ => device.decompress(&stored, file, meter).map_err(|e| explain(e, source))?,
     }
     if let Stored::Container(container) = &stored {
         let mended = match (container.has_mended_index(), mended.load(Ordering::Relaxed)) {

@@ -6,6 +6,9 @@ pub mod benchmark;
 pub mod completions;
 pub mod compress;
 pub mod decompress;
+pub mod doctor;
+#[cfg(feature = "cuda")]
+pub mod gpu_probe;
 mod hub_index;
 mod in_place;
 pub mod info;

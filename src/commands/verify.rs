@@ -14,10 +14,11 @@ use serde::Serialize;
 use super::against_hub::{Listing, Verdict};
 use super::{containers_in, has_container_name};
 use crate::failure::{DAMAGED, FAILED, Failure};
+use crate::gpu::Chosen;
 #[cfg(feature = "hub")]
 use crate::hub::Source;
 use crate::interrupt;
-use crate::options::{Report, Threads};
+use crate::options::{OnDevice, Report, Threads};
 use crate::tree;
 use crate::ui::progress::{Meter, Quiet};
 use crate::ui::size::show_size;
@@ -83,6 +84,9 @@ pub struct Args {
     #[cfg(feature = "hub")]
     #[arg(long, value_name = "REPO[@REVISION]", group = "depth", value_parser = Source::parse)]
     against_hub: Option<Source>,
+
+    #[command(flatten)]
+    device: OnDevice,
 
     #[command(flatten)]
     threads: Threads,
@@ -210,6 +214,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let message = "can be compared with one container, not with a directory of them";
         return Err(Failure::new(format!("{}: {message}", source.display())));
     }
+    let device = Chosen::open(args.device)?;
     interrupt::watch()?;
     // Not kept open: there may be more of them than a process may open.
     let lens = paths.iter().filter_map(|path| Some(open(path).ok()?.len()));
@@ -222,7 +227,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let meter = Meter::new(total, args.report.quiet);
     let files = args.threads.run(|| {
         let check = |path: &PathBuf| {
-            let checked = check(path, depth, &meter)?;
+            let checked = check(path, depth, &device, &meter)?;
             #[cfg(feature = "hub")]
             let checked = match &listing {
                 Some(listing) => compare_with_hub(listing, &args.source, path, checked, &meter)?,
@@ -243,7 +248,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 ///
 /// # Errors
 /// When it is interrupted, and when the file to compare it with cannot be read.
-fn check(path: &Path, depth: Depth<'_>, meter: &Meter) -> Result<Checked, Failure> {
+fn check(path: &Path, depth: Depth<'_>, device: &Chosen, meter: &Meter) -> Result<Checked, Failure> {
     let file = path.display().to_string();
     meter.set_file(&file);
     let opened = open(path);
@@ -288,7 +293,7 @@ fn check(path: &Path, depth: Depth<'_>, meter: &Meter) -> Result<Checked, Failur
             checked.sample = Some(sampled(&sample));
             sample.report.damage
         }
-        Depth::Full | Depth::Source(_) => stored.verify(meter)?.damage,
+        Depth::Full | Depth::Source(_) => device.for_file(&stored).verify(&stored, meter)?.damage,
     };
     if let Depth::Source(source) = depth {
         let differences = stored.compare_with(&PlainFile::open(source)?, meter)?.damage;

@@ -5,6 +5,7 @@
 
 mod benchmark;
 mod directories;
+mod doctor;
 mod files;
 mod in_place;
 mod inspection;

@@ -41,6 +41,7 @@ fn help_teaches() {
         "completions",
         "man",
         "report",
+        "doctor",
     ] {
         let help = scratch.ok(&format!("{command} --help"));
         assert!(help.contains(&format!("Examples:\n  bigsmall {command}")), "{help}");

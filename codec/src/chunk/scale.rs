@@ -50,6 +50,17 @@ pub(crate) struct QuadScale {
     pub(crate) phase: u8,
 }
 
+/// The codes of a chunk's runs as they are stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PackedRuns<'a> {
+    /// Bits of a packed code, at most 8.
+    pub(crate) bits: u8,
+    /// What is added to each.
+    pub(crate) base: i32,
+    /// The codes, the first in the lowest bits.
+    pub(crate) codes: &'a [u8],
+}
+
 impl Scale {
     /// Steps of an octave.
     ///
@@ -104,6 +115,25 @@ impl Scale {
         assert_eq!(quads.len(), count, "there is a code for each run");
     }
 
+    /// Takes the codes of the runs of such a chunk off the front of `reader`, and leaves them as they are.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when there are too few, or they are too wide.
+    pub(crate) fn read_packed_runs<'a>(
+        &self,
+        reader: &mut Reader<'a>,
+        first: u64,
+        elements: usize,
+    ) -> Result<PackedRuns<'a>> {
+        let bits = reader.u8()?;
+        if bits > MAX_CODE_BITS {
+            return Err(Error::corrupt(format!("the runs of a chunk have codes of {bits} bits")));
+        }
+        let base = i32::from(reader.u16()? as i16);
+        let codes = reader.take((self.runs(first, elements) * usize::from(bits)).div_ceil(8))?;
+        Ok(PackedRuns { bits, base, codes })
+    }
+
     /// Takes the codes of the runs of such a chunk off the front of `reader` and fills `quads` with what is done to each
     /// quad. `codes` is memory to work in.
     ///
@@ -118,16 +148,11 @@ impl Scale {
         codes: &mut Vec<i32>,
         quads: &mut Vec<QuadScale>,
     ) -> Result<()> {
-        let bits = reader.u8()?;
-        if bits > MAX_CODE_BITS {
-            return Err(Error::corrupt(format!("the runs of a chunk have codes of {bits} bits")));
-        }
-        let base = i32::from(reader.u16()? as i16);
+        let packed = self.read_packed_runs(reader, first, elements)?;
         let runs = self.runs(first, elements);
-        let packed = reader.take((runs * usize::from(bits)).div_ceil(8))?;
         codes.clear();
-        codes.extend(unpack(packed, bits).take(runs).map(|code| base + i32::from(code)));
-        codes.resize(runs, base);
+        codes.extend(unpack(packed.codes, packed.bits).take(runs).map(|code| packed.base + i32::from(code)));
+        codes.resize(runs, packed.base);
         self.quads_of(octave, first, elements, codes, quads);
         Ok(())
     }

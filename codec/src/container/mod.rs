@@ -18,6 +18,8 @@ pub use crate::split::Element;
 pub use frame::{VERSION, Version};
 pub use graft::{Grafted, graft};
 pub use index::Tensor;
+#[cfg(feature = "cuda")]
+pub(crate) use index::{Segment, StoredChunk};
 pub use name::{EXTENSION, shown_name};
 pub use reader::{CodecUsage, Container};
 pub use resume::{compress_file, finished};

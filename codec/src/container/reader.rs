@@ -253,12 +253,12 @@ impl Container {
     }
 
     /// The bytes of the container.
-    pub(super) fn store(&self) -> &dyn Original {
+    pub(crate) fn store(&self) -> &dyn Original {
         &*self.store
     }
 
     /// What is stored where.
-    pub(super) fn index(&self) -> &Index {
+    pub(crate) fn index(&self) -> &Index {
         &self.index
     }
 

@@ -5,6 +5,8 @@
 //! the last bytes of the tail, which may be raw bits, are carried by the states and so known only when all keys are
 //! decoded: the last few groups get theirs afterwards.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod anatomy;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
