@@ -11,7 +11,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 #[cfg(feature = "cuda")]
 use crate::commands::gpu_probe;
 use crate::commands::{
-    benchmark, completions, compress, decompress, doctor, info, man, migrate, mount, mount_helper, mounts, protect,
+    apply, benchmark, completions, compress, decompress, doctor, info, man, migrate, mount, mount_helper, mounts, protect,
     repair, report, scan, stat, umount, verify,
 };
 #[cfg(feature = "hub")]
@@ -28,6 +28,7 @@ Examples:
   bigsmall stat model.bs                 say how each of its tensors is stored
   bigsmall verify model.bs               read all of it and check every byte
   bigsmall decompress model.bs           write model.safetensors again, byte for byte
+  bigsmall apply Llama-3-8B tuned.bs     make the model of a base and a patch
   bigsmall protect model.bs              write parity, so that damage can be repaired
   bigsmall repair model.bs               repair it
   bigsmall migrate model.bs              make what the Python package wrote one of ours
@@ -60,6 +61,7 @@ enum Command {
     Scan(scan::Args),
     Compress(compress::Args),
     Decompress(decompress::Args),
+    Apply(apply::Args),
     Info(info::Args),
     Stat(stat::Args),
     Verify(verify::Args),
@@ -113,6 +115,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Fa
         Command::Compress(args) => compress::run(args),
         Command::Decompress(args) => decompress::run(args),
         Command::Scan(args) => scan::run(args),
+        Command::Apply(args) => apply::run(args),
         Command::Info(args) => info::run(args),
         Command::Stat(args) => stat::run(args),
         Command::Verify(args) => verify::run(args),

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod base;
 mod cli;
 mod commands;
 mod failure;

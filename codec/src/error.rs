@@ -21,6 +21,10 @@ pub enum ErrorKind {
     InvalidArgument,
     /// The source changed while it was being read.
     SourceChanged,
+    /// It is a patch, and its base was not given.
+    BaseMissing,
+    /// It is a patch, and what was given as its base is not it.
+    WrongBase,
     /// The target exists already and may not be replaced.
     AlreadyExists,
     /// The caller cancelled the operation through its progress sink.

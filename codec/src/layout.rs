@@ -49,16 +49,27 @@ pub(crate) struct SegmentLayout {
 }
 
 impl SegmentLayout {
-    /// The dimensions of the tensor that it is, one of `tensors`, the last one in elements of the segment; `None` when it is
-    /// no single tensor.
+    /// The dimensions of the tensor that it is, one of `tensors`, or of some whole rows of that, the last one in elements of the
+    /// segment; `None` when it is nothing like that.
     pub(crate) fn dims(&self, tensors: &[TensorLayout]) -> Option<Vec<u64>> {
         if self.content != Content::Tensor {
             return None;
         }
         // Empty ones may begin at the same place.
         let after = tensors.partition_point(|tensor| tensor.range.end <= self.range.start);
-        let tensor = tensors.get(after).filter(|tensor| tensor.range == self.range)?;
+        let tensor = tensors.get(after)?;
         let mut dims = tensor.shape.clone();
+        if tensor.range != self.range {
+            // By far the most are whole.
+            let row =
+                dims.first().map_or(0, |&rows| (tensor.range.end - tensor.range.start).checked_div(rows).unwrap_or(0));
+            let inside = tensor.range.start <= self.range.start && self.range.end <= tensor.range.end;
+            let len = self.range.end - self.range.start;
+            if !inside || row == 0 || !len.is_multiple_of(row) {
+                return None;
+            }
+            dims[0] = len / row;
+        }
         // An element of the tensor may be several of the segment.
         let elements = (self.range.end - self.range.start) / self.element.size() as u64;
         let items: u64 = dims.iter().product();

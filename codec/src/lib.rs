@@ -20,6 +20,7 @@ mod layout;
 pub mod original;
 pub mod output;
 pub mod parity;
+pub mod patch;
 mod quantised;
 mod rans;
 mod room;

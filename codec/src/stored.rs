@@ -10,6 +10,7 @@ use crate::decompress::decompress;
 use crate::error::{Error, Result};
 use crate::original::{ChunkIndex, Grid, Original, PlainFile};
 use crate::output::NewFile;
+use crate::patch::{Base, BaseRecord};
 use crate::upstream::{self, TensorCache, UpstreamFile};
 use crate::verify::{self, Report, Sample};
 
@@ -195,12 +196,45 @@ impl Stored {
         }
     }
 
+    /// What it says about its base, if it is a patch.
+    pub fn base_record(&self) -> Option<&BaseRecord> {
+        match self {
+            Stored::Container(container) => container.base_record(),
+            Stored::Upstream(_) => None,
+        }
+    }
+
+    /// The patch over its base.
+    ///
+    /// # Errors
+    /// Those of [`Container::with_base`].
+    pub fn with_base(self, base: Base) -> Result<Stored> {
+        match self {
+            Stored::Container(container) => {
+                container.with_base(base).map(|container| Stored::Container(container.into()))
+            }
+            Stored::Upstream(_) => Err(Error::invalid("it is no patch of this program and takes no base")),
+        }
+    }
+
+    /// The MD5s of its tensors that are recorded and can be relied on, by name.
+    pub(crate) fn tensor_md5s(&self) -> Vec<(String, [u8; 16])> {
+        match self {
+            Stored::Container(container) => {
+                container.tensors().iter().map(|tensor| (tensor.name.clone(), tensor.md5)).collect()
+            }
+            // Those of the Python package are not of the bytes as they are in the file.
+            Stored::Upstream(_) => Vec::new(),
+        }
+    }
+
     /// Fails when something else is needed to read it that it has not been given.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+    /// [`ErrorKind::BaseMissing`](crate::ErrorKind::BaseMissing), [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     pub fn check_complete(&self) -> Result<()> {
         match self {
+            Stored::Container(container) => container.check_complete(),
             Stored::Upstream(file) if file.needs_base() => Err(Error::unsupported(
                 "the difference from another model, made by the Python package; it cannot be read without that model",
             )),

@@ -6,8 +6,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use bigsmall_codec::{Container, Original};
+use bigsmall_codec::patch::{Check, Model};
+use bigsmall_codec::{Container, Memory, Original};
 
 fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -72,4 +74,29 @@ fn version_1_2() {
     }
     assert!(codecs.contains("blocks"), "{codecs:?}");
     assert_eq!(types.len(), 23, "every type of blocks: {types:?}");
+}
+
+/// What the golden patch was made of `kinds.safetensors`: low bits of some elements are other ones.
+fn tuned(base: &[u8]) -> Vec<u8> {
+    let data = 8 + u64::from_le_bytes(base[..8].try_into().unwrap()) as usize;
+    let mut tuned = base.to_vec();
+    for at in (data..base.len() / 4 * 3).step_by(6) {
+        tuned[at] ^= (at / 6 % 4) as u8;
+    }
+    tuned
+}
+
+#[test]
+fn a_patch_of_version_1_2() {
+    let base = fs::read(here().join("originals/kinds.safetensors")).unwrap();
+    let patch = Container::open(&here().join("1.2-patch/patch.bs")).unwrap();
+    assert_eq!(patch.version().to_string(), "1.2");
+    let codecs: BTreeSet<&str> = patch.codec_usage().iter().map(|usage| usage.codec.name()).collect();
+    assert!(codecs.is_superset(&["delta", "unchanged", "zstd"].into()), "{codecs:?}");
+    let mut model = Model::new("kinds.safetensors");
+    model.add("kinds.safetensors", Arc::new(Memory::new(base.clone()))).unwrap();
+    let record = patch.base_record().unwrap();
+    assert_eq!(record.fingerprint, model.fingerprint(&()).unwrap());
+    let needed = model.base_for(record, Check::Md5, &()).unwrap();
+    decodes_to_its_original(&patch.with_base(needed).unwrap(), &tuned(&base));
 }

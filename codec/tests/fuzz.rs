@@ -14,7 +14,10 @@ mod gguf;
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use bigsmall_codec::container::{Mode, Options, compress};
+use std::sync::Arc;
+
+use bigsmall_codec::container::{Mode, Options, compress, compress_patch};
+use bigsmall_codec::patch::{Check, Model};
 use bigsmall_codec::{ChunkIndex, Container, Memory, Original};
 
 /// A small, fast, repeatable source of noise (Vigna's SplitMix64).
@@ -169,15 +172,35 @@ fn element(kind: usize, dtype: &str, size: usize, (row, column): (usize, usize),
 }
 
 fn container(original: &[u8], random: &mut Random) -> Vec<u8> {
+    let (options, mut out) = (options(original, random), Vec::new());
+    compress(&Memory::new(original.to_vec()), "model.safetensors", &options, &mut out, &()).unwrap();
+    out
+}
+
+/// The patch of an original, and a base of it in which some elements are other ones, most of them by little.
+fn patch(original: &[u8], random: &mut Random) -> (Vec<u8>, Model) {
+    let mut base = original.to_vec();
+    let data = 8 + u64_at(original, 0) as usize;
+    let (often, far) = (1 + random.below(9), random.below(4) == 0);
+    for byte in base[data..].iter_mut().step_by(1 + random.below(2)) {
+        if random.below(often) == 0 {
+            *byte = if far { random.next() as u8 } else { byte.wrapping_add(random.below(3) as u8) };
+        }
+    }
+    let mut model = Model::new("base");
+    model.add("base.safetensors", Arc::new(Memory::new(base))).unwrap();
+    let (options, mut out) = (options(original, random), Vec::new());
+    compress_patch(&Memory::new(original.to_vec()), "model.safetensors", &options, &model, &mut out, &()).unwrap();
+    (out, model)
+}
+
+fn options(original: &[u8], random: &mut Random) -> Options {
     let mode = [Mode::Storage, Mode::Balanced, Mode::Inference][random.below(3)];
     // Any size, or whole quads of elements, which normalisation needs, or the usual one.
     let (any, quads) = (64 + 8 * random.below(600), 512 * (1 + random.below(9)));
     let usual = if original.len() > 30_000 { 256 << 10 } else { quads };
     let chunk_size = [any, quads, usual, usual][random.below(4)] as u32;
-    let options = Options { mode, chunk_size };
-    let mut out = Vec::new();
-    compress(&Memory::new(original.to_vec()), "model.safetensors", &options, &mut out, &()).unwrap();
-    out
+    Options { mode, chunk_size }
 }
 
 /// A container in parts: the chunks, and the sections by tag, unpacked.
@@ -287,7 +310,16 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
 
 /// Opens and reads what can be opened and read; the original, if all of it could be.
 fn read(container: Vec<u8>) -> Option<Vec<u8>> {
-    let container = Container::from_store(Box::new(Memory::new(container))).ok()?;
+    read_over(container, None)
+}
+
+/// The same over a base, if it is a patch of that.
+fn read_over(container: Vec<u8>, base: Option<&Model>) -> Option<Vec<u8>> {
+    let mut container = Container::from_store(Box::new(Memory::new(container))).ok()?;
+    let record = container.base_record().cloned();
+    if let Some(base) = base.zip(record).and_then(|(base, record)| base.base_for(&record, Check::Probe, &()).ok()) {
+        container = container.with_base(base).ok()?;
+    }
     let mut whole = Vec::new();
     let mut sound = true;
     for chunk in (0..container.grid().chunks().min(2000)).map(ChunkIndex) {
@@ -408,6 +440,33 @@ fn forged_tables_under_sound_chunks() {
     });
 }
 
+#[test]
+fn forged_patches() {
+    fuzz("forged patches", |random| {
+        let original = model(random);
+        let (sound, base) = patch(&original, random);
+        assert!(read_over(sound.clone(), Some(&base)).unwrap() == original);
+        let mut parts = Parts::of(&sound);
+        for _ in 0..20 {
+            let (section, chunk) = (random.below(parts.sections.len()), random.below(parts.chunks.len()));
+            let before = (parts.sections[section].1.clone(), parts.chunks[chunk].clone());
+            if random.below(2) == 0 {
+                mutate(&mut parts.sections[section].1, random);
+            } else {
+                // Behind the checksum of the base, which would see to it that nothing is decoded.
+                let front = parts.chunks[chunk].len().min(8);
+                let mut rest = parts.chunks[chunk].split_off(front);
+                mutate(&mut rest, random);
+                parts.chunks[chunk].extend(rest);
+                parts.mend_chunks();
+            }
+            read_over(parts.join(), Some(&base));
+            (parts.sections[section].1, parts.chunks[chunk]) = before;
+            parts.mend_chunks();
+        }
+    });
+}
+
 /// Of what is never made nothing is found out.
 #[test]
 fn the_models_reach_every_codec() {
@@ -415,8 +474,10 @@ fn the_models_reach_every_codec() {
     let mut seen = std::collections::BTreeSet::new();
     // Of blocks that are a chunk each: how many streams they have, and whether some low bits are stored apart.
     let mut blocks = std::collections::BTreeSet::new();
-    for _ in 0..400 {
-        let container = container(&model(&mut random), &mut random);
+    for round in 0..400 {
+        let original = model(&mut random);
+        let container =
+            if round % 4 == 0 { patch(&original, &mut random).0 } else { container(&original, &mut random) };
         let mut parts = Parts::of(&container);
         let chunks = parts.chunks.clone();
         for (chunk, entry) in chunks.iter().zip(parts.section(b"CHNK").chunks_exact(12)) {
@@ -427,8 +488,21 @@ fn the_models_reach_every_codec() {
         let container = Container::from_store(Box::new(Memory::new(container))).unwrap();
         seen.extend(container.codec_usage().iter().map(|usage| usage.codec.name()));
     }
-    let all =
-        ["blocks", "bytes", "constant", "differences", "float", "packed", "palette", "raw", "scaled", "sparse", "zstd"];
+    let all = [
+        "blocks",
+        "bytes",
+        "constant",
+        "delta",
+        "differences",
+        "float",
+        "packed",
+        "palette",
+        "raw",
+        "scaled",
+        "sparse",
+        "unchanged",
+        "zstd",
+    ];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
     assert_eq!(blocks.iter().map(|block| block.0).collect::<std::collections::BTreeSet<u8>>().len(), 3, "{blocks:?}");
     assert!(blocks.iter().any(|block| block.1), "{blocks:?}");

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::Metadata;
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,11 +11,13 @@ use bigsmall_codec::container::{self, EXTENSION, Mode, Options, Summary};
 use bigsmall_codec::original::MAX_CHUNK_SIZE;
 use bigsmall_codec::output::{Attributes, KeptJournal, NewFile};
 use bigsmall_codec::parity::Share;
+use bigsmall_codec::patch::Model;
 use bigsmall_codec::{Container, Error, PlainFile, Progress, Stored};
 use serde::Serialize;
 
-use super::in_place;
 use super::protect::{self, DEFAULT_PERCENT, Protected, may_write_sidecar, parse_share, protect};
+use super::{has_container_name, in_place};
+use crate::base::{Bases, open_original};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::options::{Force, Report, Threads};
@@ -33,7 +36,7 @@ const GGUF: &str = "gguf";
 pub(super) const WEIGHTS: &str = ".safetensors or .gguf file";
 
 /// Whether a file in a directory is one of those that are compressed.
-pub(crate) fn holds_weights(path: &Path) -> bool {
+pub fn holds_weights(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == SAFETENSORS || extension == GGUF)
 }
 
@@ -58,6 +61,9 @@ Examples:
       does so in the cache of Hugging Face, to be mounted with --hf-cache
   bigsmall compress ~/.cache/huggingface/hub/models--gpt2/snapshots/607a30d7 -o gpt2
       takes a model out of the cache of Hugging Face, whose links are followed
+
+  bigsmall compress my-tune --delta-from Llama-3-8B -o my-tune-patch
+      writes only what changed, for those who have Llama-3-8B, compressed or not
 
 The original stays, but for --in-place and --hf-cache. Whatever it is, it comes back byte for byte:
 also a safetensors or GGUF file that breaks the rules, or a file of another kind, which only becomes
@@ -94,6 +100,13 @@ pub struct Args {
     /// cache are named by hashes. The option of the same name of `bigsmall mount` shows them as they were.
     #[arg(long, conflicts_with_all = ["output", "force"])]
     hf_cache: bool,
+
+    /// Store only what changed against BASE: a file or directory, compressed or not, wherever its tensors lie in it
+    ///
+    /// The result is a patch, which is of use only with BASE: bigsmall apply and decompress --base make SRC of the two again.
+    /// SRC may then be compressed as well. If BASE is itself a patch, give also what that was made of, with --base.
+    #[arg(long, visible_alias = "base", value_name = "BASE", conflicts_with_all = ["in_place", "hf_cache", "resume"])]
+    delta_from: Vec<PathBuf>,
 
     #[command(flatten)]
     mode: ModeArgs,
@@ -184,6 +197,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     }
     let transfer = plan(args)?;
     interrupt::watch()?;
+    let bases = Bases::open(&args.delta_from)?;
     let total = transfer.conversions().map(|item| item.source_len).sum::<u64>() + transfer.copies().bytes;
     let meter = Meter::new(total, args.report.quiet);
     let existing = args.force.existing();
@@ -191,7 +205,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         transfer.conversions().try_for_each(|item| may_write_sidecar(&transfer.target_of(item), existing))?;
     }
     let results = args.threads.run(|| {
-        let results = transfer.run_resumable(&meter, Compression { options: &options, meter: &meter })?;
+        let compression = Compression { options: &options, bases: &bases, meter: &meter };
+        let results = transfer.run_resumable(&meter, compression)?;
         let targets = results.iter().map(|result| transfer.target_of(result.item));
         let share = args.ecc.iter();
         let protected = share.flat_map(|&share| targets.clone().map(move |target| (target, share)));
@@ -212,6 +227,11 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         time: *time,
     });
     show(args.report, &files.collect::<Vec<_>>(), transfer.copies(), protected)?;
+    let useless = results.iter().filter(|result| bases.first().is_some() && !result.outcome.is_patch);
+    for Converted { item, .. } in useless {
+        let path = ui::printable(&item.source.display().to_string());
+        eprintln!("bigsmall: {path}: has nothing in common with the base; it was compressed without");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -258,7 +278,9 @@ fn plan(args: &Args) -> Result<Transfer, Failure> {
     let (source, existing) = (&args.source, args.force.existing());
     let metadata = tree::source_metadata(source)?;
     if metadata.is_file() {
-        refuse_container(source)?;
+        if args.delta_from.is_empty() {
+            refuse_container(source)?;
+        }
         let target = file_target(source, args.output.as_deref());
         Transfer::file(source, &metadata, &target, existing, args.start())
     } else if metadata.is_dir() {
@@ -277,11 +299,17 @@ fn plan_directory(args: &Args, metadata: &Metadata) -> Result<Transfer, Failure>
             name
         })?,
     };
+    let is_patch = !args.delta_from.is_empty();
     let transfer = Transfer::directory(source, metadata, &target, args.force.existing(), args.start(), |file| {
+        if is_patch && has_container_name(&file.path) && Stored::is_stored(&file.path)? {
+            return Ok(Fate::Convert(file.path.file_name().expect("a file has a name").to_owned()));
+        }
         if !holds_weights(&file.path) {
             return Ok(Fate::Copy);
         }
-        refuse_container(&file.path)?;
+        if !is_patch {
+            refuse_container(&file.path)?;
+        }
         Ok(Fate::Convert(container_name(&file.path)))
     })?;
     if transfer.conversions().next().is_none() {
@@ -341,6 +369,8 @@ pub(crate) fn recorded_name(source: &Path) -> String {
 /// How a container is made from a file.
 struct Compression<'a> {
     options: &'a Options,
+    /// What patches are to be made of, if they are.
+    bases: &'a Bases,
     meter: &'a Meter,
 }
 
@@ -348,6 +378,9 @@ impl Conversion for Compression<'_> {
     type Outcome = Summary;
 
     fn convert(&mut self, item: &Item, file: &mut NewFile) -> Result<(Summary, Attributes), Failure> {
+        if let Some(base) = self.bases.first() {
+            return self.make_patch(item, file, base);
+        }
         let source = PlainFile::open(&item.source)?;
         let metadata = source.file().metadata();
         let metadata = metadata.map_err(|e| Error::io("cannot be read", e).in_file(&item.source))?;
@@ -356,10 +389,26 @@ impl Conversion for Compression<'_> {
     }
 
     fn finished(&mut self, item: &Item, place: &Path, journal: &KeptJournal) -> Option<Summary> {
+        if self.bases.first().is_some() {
+            return None;
+        }
         let source = PlainFile::open(&item.source).ok()?;
         let name = recorded_name(&item.source);
         let summary = container::finished(&source, &name, self.options, place, journal, &Quiet(self.meter));
         summary.inspect(|_| self.meter.advance(item.source_len))
+    }
+}
+
+impl Compression<'_> {
+    /// Writes the patch of `item` to `file`, and gives the attributes that the file is to have.
+    fn make_patch(&self, item: &Item, file: &mut NewFile, base: &Model) -> Result<(Summary, Attributes), Failure> {
+        let (source, name) = open_original(&item.source, self.bases)?;
+        let name = name.unwrap_or_else(|| recorded_name(&item.source));
+        let mut out = BufWriter::with_capacity(1 << 20, &mut *file);
+        let summary = container::compress_patch(&*source, &name, self.options, base, &mut out, self.meter);
+        drop(out);
+        let summary = summary.map_err(|e| file.name_failure(e))?;
+        Ok((summary, Attributes::of(&tree::source_metadata(&item.source)?)))
     }
 }
 

@@ -15,6 +15,7 @@ use bigsmall_codec::{Error, ErrorKind, Original, Stored};
 use serde::Serialize;
 
 use super::{has_container_name, hub_index, in_container};
+use crate::base::{BaseArgs, Bases};
 use crate::failure::Failure;
 use crate::gpu::Chosen;
 use crate::interrupt;
@@ -37,6 +38,8 @@ Examples:
       writes /tmp/model.safetensors
   bigsmall decompress Llama-3-8B-bigsmall
       writes the directory Llama-3-8B: the original of each container, and a copy of every other file
+  bigsmall decompress tuned.bs --base Llama-3-8B
+      writes the original of a patch, which is made of Llama-3-8B; bigsmall info says what one is made of
   bigsmall decompress --check model.bs
       compares the SHA-256 of what was written as well
 
@@ -54,30 +57,33 @@ protect wrote that; else nothing is written, and bigsmall verify says which tens
 pub struct Args {
     /// The container or directory to decompress
     #[arg(value_name = "SRC")]
-    source: PathBuf,
+    pub(super) source: PathBuf,
 
     /// Where to write; without it beside SRC: the original's extension in place of .bs, DIR for a directory
     /// DIR-bigsmall, DIR-original for any other
     ///
     /// When SRC is a file and OUT a directory that exists, the original goes into it.
     #[arg(short, long, value_name = "OUT")]
-    output: Option<PathBuf>,
+    pub(super) output: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) base: BaseArgs,
 
     /// Compare the SHA-256 of each original with the recorded one before it gets its name
     #[arg(long)]
-    check: bool,
+    pub(super) check: bool,
 
     #[command(flatten)]
-    device: OnDevice,
+    pub(super) device: OnDevice,
 
     #[command(flatten)]
-    threads: Threads,
+    pub(super) threads: Threads,
 
     #[command(flatten)]
-    force: Force,
+    pub(super) force: Force,
 
     #[command(flatten)]
-    report: Report,
+    pub(super) report: Report,
 }
 
 /// Decompresses.
@@ -85,12 +91,13 @@ pub struct Args {
 /// # Errors
 /// When it may not or cannot be done.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let plan = plan(args)?;
     let device = Chosen::open(args.device)?;
     interrupt::watch()?;
+    let bases = Bases::open(&args.base.bases)?;
+    let plan = plan(args, &bases)?;
     let meter = Meter::new(plan.original_len + plan.transfer.copies().bytes, args.report.quiet);
-    let results =
-        args.threads.run(|| plan.transfer.run(&meter, |item, file| restore(item, file, args.check, &device, &meter)));
+    let restore = |item: &Item, file: &mut NewFile| restore(item, file, &bases, args.check, &device, &meter);
+    let results = args.threads.run(|| plan.transfer.run(&meter, restore));
     drop(meter);
     show(args.report, &plan.transfer, &results?)?;
     for path in &plan.strangers {
@@ -109,22 +116,22 @@ struct Plan {
     strangers: Vec<PathBuf>,
 }
 
-fn plan(args: &Args) -> Result<Plan, Failure> {
+fn plan(args: &Args, bases: &Bases) -> Result<Plan, Failure> {
     let source = &args.source;
     let metadata = tree::source_metadata(source)?;
     if metadata.is_file() {
-        let stored = open(source)?;
+        let stored = bases.open_stored(source)?;
         let target = file_target(source, &stored, args.output.as_deref())?;
         let transfer = Transfer::file(source, &metadata, &target, args.force.existing(), Start::Anew)?;
         Ok(Plan { transfer, original_len: stored.len(), strangers: Vec::new() })
     } else if metadata.is_dir() {
-        plan_directory(args, &metadata)
+        plan_directory(args, bases, &metadata)
     } else {
         Err(tree::refuse_oddity(source, &metadata))
     }
 }
 
-fn plan_directory(args: &Args, metadata: &Metadata) -> Result<Plan, Failure> {
+fn plan_directory(args: &Args, bases: &Bases, metadata: &Metadata) -> Result<Plan, Failure> {
     let source = &args.source;
     let target = match &args.output {
         Some(output) => output.clone(),
@@ -152,7 +159,7 @@ fn plan_directory(args: &Args, metadata: &Metadata) -> Result<Plan, Failure> {
                 strangers.push(path.clone());
                 return Ok(Fate::Copy);
             }
-            let stored = open(path)?;
+            let stored = bases.open_stored(path)?;
             original_len += stored.len();
             original_name(path, &stored).map(Fate::Convert)
         },
@@ -164,12 +171,6 @@ fn plan_directory(args: &Args, metadata: &Metadata) -> Result<Plan, Failure> {
         )));
     }
     Ok(Plan { transfer, original_len, strangers })
-}
-
-fn open(path: &Path) -> Result<Stored, Failure> {
-    let stored = Stored::open_protected(path, &Arc::default())?;
-    stored.check_complete().map_err(|e| e.in_file(path))?;
-    Ok(stored)
 }
 
 /// Where the original of the container `source` goes.
@@ -218,6 +219,7 @@ struct Restored {
 fn restore(
     item: &Item,
     file: &mut NewFile,
+    bases: &Bases,
     check: bool,
     device: &Chosen,
     meter: &Meter,
@@ -230,7 +232,7 @@ fn restore(
     }
     let mended = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&mended);
-    let stored = open(source)?.on_mended(move |_| {
+    let stored = bases.open_stored(source)?.on_mended(move |_| {
         count.fetch_add(1, Ordering::Relaxed);
     });
     let device = device.for_file(&stored);

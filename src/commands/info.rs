@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use bigsmall_codec::patch::{self, BaseRecord};
 use bigsmall_codec::{Original, Stored, StoredUsage};
 use serde::Serialize;
 
@@ -13,7 +14,7 @@ use crate::failure::{FAILED, Failure};
 use crate::tree;
 use crate::ui::size::show_size;
 use crate::ui::table::Table;
-use crate::ui::{self, percent};
+use crate::ui::{self, count, percent};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,7 +25,8 @@ Examples:
       the same for programs, with exact numbers
 
 It reads a container's index, whose checksums it checks, and not the weights: bigsmall verify does that. The .bs files
-of the Python package are containers too.";
+of the Python package are containers too. Of a patch it says what base it needs; delta and unchanged
+are the codecs of chunks that are coded against that, or are as there.";
 
 /// Say what is in a container
 #[derive(Debug, clap::Args)]
@@ -59,8 +61,30 @@ struct Info {
     /// Chunks of the original, and how many of them are stored: equal tensors share theirs.
     chunks: Option<u64>,
     stored_chunks: Option<u64>,
+    /// Only of a patch.
+    base: Option<Base>,
     #[serde(flatten)]
     contents: Total,
+}
+
+/// What a patch says about its base.
+#[derive(Serialize)]
+struct Base {
+    name: String,
+    fingerprint: String,
+    files: u64,
+    bytes: u64,
+    /// The tensors that the patch needs, with the MD5s that they must have.
+    tensors: Vec<BaseTensor>,
+}
+
+#[derive(Serialize)]
+struct BaseTensor {
+    name: String,
+    dtype: String,
+    shape: Vec<u64>,
+    bytes: u64,
+    md5: String,
 }
 
 /// Who wrote a container.
@@ -157,6 +181,7 @@ fn info(path: &Path, stored: &Stored) -> Info {
             chunk_size: Some(container.chunk_size()),
             chunks: Some(container.grid().chunks()),
             stored_chunks: Some(container.stored_chunks()),
+            base: container.base_record().map(base),
             contents,
         },
         Stored::Upstream(upstream) => Info {
@@ -168,8 +193,26 @@ fn info(path: &Path, stored: &Stored) -> Info {
             chunk_size: None,
             chunks: None,
             stored_chunks: None,
+            base: None,
             contents,
         },
+    }
+}
+
+fn base(record: &BaseRecord) -> Base {
+    let tensor = |tensor: &patch::BaseTensor| BaseTensor {
+        name: tensor.name.clone(),
+        dtype: tensor.dtype.clone(),
+        shape: tensor.shape.clone(),
+        bytes: tensor.len,
+        md5: ui::hex(&tensor.md5),
+    };
+    Base {
+        name: record.name.clone(),
+        fingerprint: record.fingerprint.to_string(),
+        files: record.files,
+        bytes: record.len,
+        tensors: record.tensors.iter().map(tensor).collect(),
     }
 }
 
@@ -249,6 +292,13 @@ fn describe_container(info: &Info) -> String {
     }
     lines.push(("tensors", tensors.to_string()));
     lines.extend(info.sha256.clone().map(|sha256| ("SHA-256", sha256)));
+    if let Some(base) = &info.base {
+        let Base { name, fingerprint, files, bytes, tensors } = base;
+        lines.push(("patch of", format!("{name}, {} ({bytes} bytes) in {}", show_size(*bytes), count(*files, "file"))));
+        lines.push(("base ID", fingerprint.clone()));
+        let needed = tensors.iter().map(|tensor| tensor.bytes).sum();
+        lines.push(("needed", format!("{} of it, {}", count(tensors.len() as u64, "tensor"), show_size(needed))));
+    }
     let mut text = format!("{}\n", info.file);
     for (name, value) in lines {
         text += &format!("  {name:<9}  {value}\n");

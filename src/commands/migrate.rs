@@ -146,6 +146,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 /// Opens a container that is to be migrated; `None` when it is of today.
 fn open(path: &Path) -> Result<Option<Stored>, Failure> {
     let stored = Stored::open_protected(path, &Arc::default())?;
+    // Patches are never of an old version, and cannot be read without their base.
+    if stored.base_record().is_some() {
+        return Ok(None);
+    }
     stored.check_complete().map_err(|e| e.in_file(path))?;
     let is_current = match &stored {
         Stored::Container(container) => container.version() >= container::version_for(&**container)?,

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "hub")]
 mod against_hub;
+pub mod apply;
 pub mod benchmark;
 pub mod completions;
 pub mod compress;
@@ -41,16 +42,22 @@ use bigsmall_codec::{Error, ErrorKind};
 use crate::failure::Failure;
 use crate::tree::{Oddities, Tree};
 
+pub use compress::holds_weights;
+
 /// The error of reading the container at `path`, naming it. Errors of reading files name them already.
 fn in_container(error: Error, path: &Path) -> Error {
     match error.kind() {
-        ErrorKind::Corrupt | ErrorKind::NotAContainer | ErrorKind::Unsupported => error.in_file(path),
+        ErrorKind::Corrupt
+        | ErrorKind::NotAContainer
+        | ErrorKind::Unsupported
+        | ErrorKind::BaseMissing
+        | ErrorKind::WrongBase => error.in_file(path),
         _ => error,
     }
 }
 
 /// Whether the name of a file is that of a container.
-fn has_container_name(path: &Path) -> bool {
+pub fn has_container_name(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == EXTENSION)
 }
 

@@ -223,7 +223,9 @@ fn fault(store: Box<dyn Original>, meter: &Meter) -> Result<Option<Fault>, Failu
         Ok(container) => container,
         Err(error) => return Ok(Some(Fault::Whole(error))),
     };
-    let report = verify(&container, meter)?;
+    let mut report = verify(&container, meter)?;
+    // Of a patch what is stored is all that can be repaired; its base is not asked for.
+    report.damage.retain(|damage| damage.kind != ErrorKind::BaseMissing);
     if report.is_sound() {
         return Ok(None);
     }

@@ -13,6 +13,7 @@ use serde::Serialize;
 #[cfg(feature = "hub")]
 use super::against_hub::{Listing, Verdict};
 use super::{containers_in, has_container_name};
+use crate::base::{BaseArgs, Bases};
 use crate::failure::{DAMAGED, FAILED, Failure};
 use crate::gpu::Chosen;
 #[cfg(feature = "hub")]
@@ -46,6 +47,8 @@ Examples:
       compares every byte with the original as well
   bigsmall verify --against-hub Qwen/Qwen3-0.6B Qwen3-0.6B-bigsmall
       compares the SHA-256 of each original with the one that the Hub has
+  bigsmall verify tuned.bs --base Llama-3-8B
+      a patch, over what it was made of
   bigsmall verify --json model.bs
       the same for programs: status sound, damaged or unchecked, and each finding
 
@@ -65,6 +68,9 @@ pub struct Args {
     /// The container or directory to check
     #[arg(value_name = "SRC")]
     source: PathBuf,
+
+    #[command(flatten)]
+    base: BaseArgs,
 
     /// Check only the structure and the checksums of header and index; no weights are read
     #[arg(long, group = "depth")]
@@ -216,6 +222,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     }
     let device = Chosen::open(args.device)?;
     interrupt::watch()?;
+    let bases = Bases::open(&args.base.bases)?;
     // Not kept open: there may be more of them than a process may open.
     let lens = paths.iter().filter_map(|path| Some(open(path).ok()?.len()));
     let total: u64 = match depth {
@@ -227,7 +234,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let meter = Meter::new(total, args.report.quiet);
     let files = args.threads.run(|| {
         let check = |path: &PathBuf| {
-            let checked = check(path, depth, &device, &meter)?;
+            let checked = check(path, &bases, depth, &device, &meter)?;
             #[cfg(feature = "hub")]
             let checked = match &listing {
                 Some(listing) => compare_with_hub(listing, &args.source, path, checked, &meter)?,
@@ -248,7 +255,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 ///
 /// # Errors
 /// When it is interrupted, and when the file to compare it with cannot be read.
-fn check(path: &Path, depth: Depth<'_>, device: &Chosen, meter: &Meter) -> Result<Checked, Failure> {
+fn check(path: &Path, bases: &Bases, depth: Depth<'_>, device: &Chosen, meter: &Meter) -> Result<Checked, Failure> {
     let file = path.display().to_string();
     meter.set_file(&file);
     let opened = open(path);
@@ -277,15 +284,27 @@ fn check(path: &Path, depth: Depth<'_>, device: &Chosen, meter: &Meter) -> Resul
             return Ok(checked);
         }
     };
-    let names: Vec<&str> = stored.tensors().into_iter().map(|tensor| tensor.name).collect();
+    let names: Vec<String> = stored.tensors().into_iter().map(|tensor| tensor.name.to_owned()).collect();
     checked.original_bytes = Some(stored.len());
     checked.chunks = Some(stored.grid().chunks());
     checked.tensors = Some(names.len() as u64);
-    if let Err(error) = stored.check_complete() {
-        checked.status = Status::Unchecked;
-        checked.error = Some(error.in_file(path).to_string());
-        return Ok(checked);
-    }
+    let complete = match (depth, stored) {
+        // It reads no weights.
+        (Depth::Fast, stored) => Ok(stored),
+        (_, stored) => bases.attach(stored, path).and_then(|stored| {
+            stored.check_complete().map_err(|e| e.in_file(path))?;
+            Ok(stored)
+        }),
+    };
+    let stored = match complete {
+        Ok(stored) => stored,
+        Err(failure) if interrupt::caught().is_some() => return Err(failure),
+        Err(failure) => {
+            checked.status = Status::Unchecked;
+            checked.error = Some(failure.message);
+            return Ok(checked);
+        }
+    };
     let mut damage = match depth {
         Depth::Fast => Vec::new(),
         Depth::Sample(fraction) => {
@@ -472,14 +491,14 @@ fn sampled(sample: &Sample) -> Sampled {
 }
 
 /// What is wrong, with names; `tensors` are those of all tensors.
-pub fn finding(tensors: &[&str], damage: Damage) -> Finding {
+pub fn finding(tensors: &[impl AsRef<str>], damage: Damage) -> Finding {
     let cause = match damage.cause {
         Cause::Chunk => "chunk",
         Cause::TensorHash => "tensor_md5",
         Cause::OriginalHash => ORIGINAL_HASH,
         Cause::Difference => "difference",
     };
-    let tensor = damage.tensor.map(|number| tensors[number].to_owned());
+    let tensor = damage.tensor.map(|number| tensors[number].as_ref().to_owned());
     Finding { cause, tensor, start: damage.range.start, end: damage.range.end, message: damage.message }
 }
 

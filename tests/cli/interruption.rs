@@ -63,6 +63,15 @@ fn a_signal_ends_a_directory_and_decompressing() {
     let run = interrupted(&scratch, "", "compress model", Signal::INT, "model-bigsmall");
     assert_eq!((run.code, scratch.names()), (130, vec!["model".to_owned()]));
     scratch.ok("compress -q model/model.safetensors -o m.bs");
+    // Each element is as in the base, which takes no time to apply, and one is not.
+    let mut tuned = scratch.read("model/model.safetensors");
+    *tuned.last_mut().unwrap() ^= 1;
+    scratch.write("tuned.safetensors", tuned);
+    scratch.ok("compress -q tuned.safetensors --delta-from model -o p.bs");
+    std::fs::remove_file(scratch.path("tuned.safetensors")).unwrap();
+    let run = interrupted(&scratch, "", "apply model p.bs -o out", Signal::TERM, "out");
+    assert_eq!(run.code, 143);
+    std::fs::remove_file(scratch.path("p.bs")).unwrap();
     for options in ["", "--check"] {
         let run = interrupted(&scratch, "", &format!("decompress m.bs {options}"), Signal::TERM, "m.safetensors");
         assert_eq!(run.code, 143);

@@ -10,6 +10,7 @@ mod files;
 mod in_place;
 mod inspection;
 mod interruption;
+mod patches;
 mod report;
 mod scan;
 mod shells;

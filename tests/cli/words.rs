@@ -29,6 +29,7 @@ fn help_teaches() {
         "scan",
         "compress",
         "decompress",
+        "apply",
         "info",
         "stat",
         "verify",

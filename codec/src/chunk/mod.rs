@@ -1,6 +1,7 @@
 //! One chunk: run the codec that its segment's [`Plan`] names, and undo it.
 
 pub(crate) mod block;
+pub(crate) mod delta;
 mod differences;
 mod interleave;
 pub(crate) mod normalise;
@@ -13,12 +14,15 @@ pub(crate) mod scale;
 mod sparse;
 pub(crate) mod statistics;
 
+use crate::checksum::checksum;
 use crate::error::{Error, Result};
 use crate::rans::Table;
 use crate::split::{Element, Split};
-use crate::wire::Reader;
+use crate::wire::{Put, Reader};
 
 use block::{Buffers, Scratch};
+use delta::Against;
+use delta::encode::DeltaCoder;
 use interleave::interleave;
 use plan::{Coding, FAST_LEVEL, ReadyPlan};
 use scale::Scale;
@@ -48,6 +52,10 @@ pub enum Codec {
     Packed,
     /// Quantised blocks, their fields taken apart.
     Blocks,
+    /// Floats as what changed against a base.
+    Delta,
+    /// As in the base.
+    Unchanged,
 }
 
 impl Codec {
@@ -65,6 +73,8 @@ impl Codec {
             Codec::Differences => 8,
             Codec::Packed => 9,
             Codec::Blocks => 10,
+            Codec::Delta => 16,
+            Codec::Unchanged => 17,
         }
     }
 
@@ -82,13 +92,15 @@ impl Codec {
             8 => Codec::Differences,
             9 => Codec::Packed,
             10 => Codec::Blocks,
+            16 => Codec::Delta,
+            17 => Codec::Unchanged,
             _ => return Err(Error::corrupt(format!("codec {code} is unknown"))),
         })
     }
 
     /// Whether quantised blocks can be stored so.
     fn is_for_blocks(self) -> bool {
-        matches!(self, Codec::Raw | Codec::Constant | Codec::Zstd | Codec::Packed | Codec::Blocks)
+        matches!(self, Codec::Raw | Codec::Constant | Codec::Zstd | Codec::Packed | Codec::Blocks | Codec::Unchanged)
     }
 
     /// Its name, as `info` shows it.
@@ -105,6 +117,8 @@ impl Codec {
             Codec::Differences => "differences",
             Codec::Packed => "packed",
             Codec::Blocks => "blocks",
+            Codec::Delta => "delta",
+            Codec::Unchanged => "unchanged",
         }
     }
 }
@@ -114,6 +128,53 @@ const PROMISING: f64 = 1.5;
 
 /// Bytes of a chunk that Zstandard is tried on first.
 const PROBE: usize = 32 << 10;
+
+/// What a chunk may be coded against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Base<'a> {
+    /// The bytes of the base, and its elements made those of the chunk.
+    pub(crate) bytes: &'a [u8],
+    pub(crate) elements: &'a [u8],
+    /// How; `None` if only chunks that are the same are worth it.
+    pub(crate) coder: Option<&'a DeltaCoder>,
+}
+
+/// How much smaller than what its plan expects a chunk must be against its base for the plan not to be tried.
+const CLEARLY_SMALLER: f64 = 0.75;
+
+/// As [`encode`], against a base if that is smaller.
+pub(crate) fn encode_against(
+    base: Base<'_>,
+    plan: &ReadyPlan,
+    element: Element,
+    first: u64,
+    bytes: &[u8],
+    buffers: &mut Buffers,
+    stored: &mut Vec<u8>,
+) -> Codec {
+    let size = element.size();
+    if bytes.len() > size && bytes[size..] == bytes[..bytes.len() - size] {
+        return encode(plan, element, first, bytes, buffers, stored);
+    }
+    stored.clear();
+    stored.put_u64(checksum(base.bytes));
+    if base.elements == bytes {
+        return Codec::Unchanged;
+    }
+    let coded =
+        base.coder.is_some_and(|coder| delta::encode::encode(coder, bytes, base.elements, &mut buffers.delta, stored));
+    if coded && (stored.len() as f64) < CLEARLY_SMALLER * plan.bits_per_bit * bytes.len() as f64 {
+        return Codec::Delta;
+    }
+    let mut plain = std::mem::take(&mut buffers.plain);
+    let codec = encode(plan, element, first, bytes, buffers, &mut plain);
+    let delta = coded && stored.len() < plain.len();
+    if !delta {
+        std::mem::swap(stored, &mut plain);
+    }
+    buffers.plain = plain;
+    if delta { Codec::Delta } else { codec }
+}
 
 /// Codes `bytes`, a chunk of elements of the given kind (perhaps none), the first of which is number `first` of its segment, and returns
 /// how. `stored` is replaced by the coded bytes, which are never more than the bytes themselves.
@@ -237,6 +298,8 @@ pub(crate) struct Place<'a> {
     pub(crate) scale: Option<&'a Scale>,
     /// The number of its first element within the segment.
     pub(crate) first: u64,
+    /// What it is coded against, if it is.
+    pub(crate) against: Option<Against<'a>>,
 }
 
 /// Decodes a chunk into `out`, which is as long as it.
@@ -251,7 +314,7 @@ pub(crate) fn decode(
     out: &mut [u8],
     scratch: &mut Scratch,
 ) -> Result<()> {
-    let Place { element, tables, scale, first } = place;
+    let Place { element, tables, scale, first, against } = place;
     if matches!(element, Element::Blocks(_)) && !codec.is_for_blocks() {
         return Err(Error::corrupt("a chunk of quantised blocks is coded as elements"));
     }
@@ -327,6 +390,14 @@ pub(crate) fn decode(
             columns.prepare(scale, element);
             let column = (first % columns.period() as u64) as usize;
             block::decode_scaled(&mut reader, split, tables, (column, usize::from(scale.phases)), out, scratch)?;
+            reader.finish()?;
+        }
+        Codec::Delta | Codec::Unchanged => {
+            let against =
+                against.ok_or_else(|| Error::corrupt("a chunk is coded against a base, its segment is not"))?;
+            let mut reader = Reader::new(stored);
+            let level = scratch.level();
+            delta::decode(&mut reader, codec == Codec::Delta, element, &against, out, (level, &mut scratch.delta))?;
             reader.finish()?;
         }
     }
@@ -435,7 +506,7 @@ pub(crate) mod tests {
         }
 
         fn place(&self, first: u64) -> Place<'_> {
-            Place { element: self.element, tables: &self.tables, scale: self.plan.scale(), first }
+            Place { element: self.element, tables: &self.tables, scale: self.plan.scale(), first, against: None }
         }
     }
 
@@ -677,7 +748,7 @@ pub(crate) mod tests {
             let normaliser = normaliser.with_scale(scale.clone());
             let coders: Vec<block::Coder> = (0..1 << log_phases).map(|phase| coders[phase % coders.len()].clone()).collect();
             let tables: Vec<Table> = (0..1 << log_phases).map(|phase| segment.tables[phase % segment.tables.len()].clone()).collect();
-            let place = Place { element, tables: &tables, scale: Some(&scale), first: first * scale::QUAD as u64 };
+            let place = Place { element, tables: &tables, scale: Some(&scale), first: first * scale::QUAD as u64, against: None };
             let mut sound = Vec::new();
             if !normaliser.encode(&coders, &bytes, place.first, &mut Buffers::default(), &mut sound) {
                 return Ok(());
@@ -727,7 +798,7 @@ pub(crate) mod tests {
 
     #[test]
     fn codes_of_codecs_come_back() {
-        for codec in (0..10).map(|code| Codec::from_code(code).unwrap()) {
+        for codec in (0..10).chain(16..18).map(|code| Codec::from_code(code).unwrap()) {
             assert_eq!(Codec::from_code(codec.code()).unwrap(), codec);
         }
         assert!(Codec::from_code(63).is_err());

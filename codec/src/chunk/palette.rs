@@ -195,7 +195,7 @@ mod tests {
 
     fn decoded(stored: &[u8]) -> Result<Vec<u8>> {
         let mut out = vec![0; 6];
-        let place = Place { element: Element::F16, tables: &[], scale: None, first: 0 };
+        let place = Place { element: Element::F16, tables: &[], scale: None, first: 0, against: None };
         chunk::decode(Codec::Palette, place, stored, &mut out, &mut Scratch::default())?;
         Ok(out)
     }

@@ -83,6 +83,8 @@ pub(crate) struct ReadyPlan {
     pub(super) zstd_level: i32,
     /// Whether chunks are to be as long as they can be.
     pub(crate) long_chunks: bool,
+    /// How much of it a bit of the segment takes.
+    pub(crate) bits_per_bit: f64,
 }
 
 /// What chunks are coded with.
@@ -247,8 +249,8 @@ impl Plan {
             PlannedCoding::Palette(plan) => Coding::Palette(Box::new(plan.ready(&mut tables))),
             PlannedCoding::Blocks(plan) => Coding::Blocks(Box::new(plan.ready(&mut tables))),
         };
-        let Plan { try_zstd, zstd_level, long_chunks, .. } = self;
-        (ReadyPlan { coding, try_zstd, zstd_level, long_chunks }, tables)
+        let Plan { try_zstd, zstd_level, long_chunks, bits_per_bit, .. } = self;
+        (ReadyPlan { coding, try_zstd, zstd_level, long_chunks, bits_per_bit }, tables)
     }
 }
 

@@ -101,6 +101,9 @@ pub(crate) fn tail(version: Version, sections: &Sections<Vec<u8>>, data_end: u64
     add(b"FILE", &sections.original, true);
     add(b"SEGM", &sections.segments, true);
     add(b"TENS", &sections.tensors, true);
+    if let Some(base) = &sections.base {
+        add(b"BASE", base, true);
+    }
     add(b"TABL", &sections.tables, true);
     // Mostly checksums: nothing to gain.
     add(b"CHNK", &sections.chunks, false);
@@ -263,7 +266,7 @@ fn read_directory(
         return Err(Error::corrupt("the sections begin inside the preamble"));
     }
     let mut offset = data_end;
-    let mut found: [Option<Vec<u8>>; 5] = Default::default();
+    let mut found: [Option<Vec<u8>>; 6] = Default::default();
     while reader.remaining() > 0 {
         let tag: [u8; 4] = reader.array()?;
         let name = tag.escape_ascii();
@@ -281,6 +284,7 @@ fn read_directory(
             b"TENS" => 2,
             b"TABL" => 3,
             b"CHNK" => 4,
+            b"BASE" => 5,
             // As in PNG: a small first letter marks what a reader may pass over.
             [first, ..] if first.is_ascii_lowercase() => continue,
             _ => return Err(Error::unsupported(format!("section {name} is unknown: a newer bigsmall is needed"))),
@@ -293,10 +297,10 @@ fn read_directory(
     if offset != footer.directory_offset {
         return Err(Error::corrupt("there are bytes between the sections and the directory"));
     }
-    let [Some(original), Some(segments), Some(tensors), Some(tables), Some(chunks)] = found else {
+    let [Some(original), Some(segments), Some(tensors), Some(tables), Some(chunks), base] = found else {
         return Err(Error::corrupt("a section is missing"));
     };
-    Ok((Sections { original, segments, tensors, tables, chunks }, data_end))
+    Ok((Sections { original, segments, tensors, tables, chunks, base }, data_end))
 }
 
 fn unpack(encoding: u8, stored: Vec<u8>, len: u64) -> Result<Vec<u8>> {

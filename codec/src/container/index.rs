@@ -4,9 +4,11 @@ use std::ops::Range;
 
 use crate::checksum::checksum;
 use crate::chunk::Codec;
+use crate::chunk::delta::{Delta, MAX_TABLES};
 use crate::chunk::scale::{MAX_PHASES, QUAD, Scale};
 use crate::error::{Error, Result};
 use crate::original::{Grid, MAX_CHUNK_SIZE};
+use crate::patch::BaseRecord;
 use crate::rans::Table;
 use crate::split::Element;
 use crate::wire::{Put, Reader};
@@ -50,6 +52,8 @@ pub(crate) struct Segment {
     pub(crate) tables: Range<usize>,
     /// How its elements are normalised, if they are; it then has a table for each phase.
     pub(crate) scale: Option<Scale>,
+    /// What they are coded against, if they are.
+    pub(crate) delta: Option<Delta>,
 }
 
 impl Segment {
@@ -93,6 +97,8 @@ pub(crate) struct Index {
     pub(crate) tensors: Vec<Tensor>,
     pub(crate) tables: Vec<Table>,
     pub(crate) chunks: Vec<StoredChunk>,
+    /// Only of a patch.
+    pub(crate) base: Option<BaseRecord>,
 }
 
 /// The sections of an index, as bytes.
@@ -102,6 +108,7 @@ pub(crate) struct Sections<T> {
     pub(crate) tensors: T,
     pub(crate) tables: T,
     pub(crate) chunks: T,
+    pub(crate) base: Option<T>,
 }
 
 impl Index {
@@ -113,6 +120,7 @@ impl Index {
             tensors: self.write_tensors(),
             tables: self.write_tables(),
             chunks: self.write_chunks(),
+            base: self.base.as_ref().map(BaseRecord::write),
         }
     }
 
@@ -122,7 +130,9 @@ impl Index {
         let original = read_original(&sections.original).map_err(|e| e.context("section FILE"))?;
         let tables = read_tables(&sections.tables).map_err(|e| e.context("section TABL"))?;
         let chunks = read_chunks(&sections.chunks, data_start).map_err(|e| e.context("section CHNK"))?;
-        let segments = read_segments(&sections.segments, chunks.len() as u64, tables.len())
+        let base = sections.base.as_deref().map(BaseRecord::read).transpose().map_err(|e| e.context("section BASE"))?;
+        let base_len = base.as_ref().map(BaseRecord::tensors_len);
+        let segments = read_segments(&sections.segments, chunks.len() as u64, tables.len(), base_len)
             .map_err(|e| e.context("section SEGM"))?;
         let tensors = read_tensors(&sections.tensors, original.len).map_err(|e| e.context("section TENS"))?;
         let mut grid = Grid::new();
@@ -136,7 +146,7 @@ impl Index {
                 original.len
             )));
         }
-        Ok((Index { original, segments, tensors, tables, chunks }, grid))
+        Ok((Index { original, segments, tensors, tables, chunks, base }, grid))
     }
 
     fn write_original(&self) -> Vec<u8> {
@@ -153,7 +163,8 @@ impl Index {
         for segment in &self.segments {
             out.put_varint(segment.range.end - segment.range.start);
             out.push(segment.element.code());
-            out.push(if segment.scale.is_some() { transform::SCALE } else { transform::NONE });
+            let scale = if segment.scale.is_some() { transform::SCALE } else { transform::NONE };
+            out.push(scale | if segment.delta.is_some() { transform::DELTA } else { transform::NONE });
             out.put_varint(u64::from(segment.chunk_size));
             out.put_varint(segment.first_chunk);
             out.put_varint(segment.tables.start as u64);
@@ -162,6 +173,14 @@ impl Index {
                 out.put_varint(scale.run);
                 out.push(scale.phases | if scale.half_octaves { HALF_OCTAVES } else { 0 });
                 out.put_varint(scale.columns.len() as u64);
+            }
+            if let Some(delta) = &segment.delta {
+                out.put_varint(delta.offset);
+                out.push(delta.element.code());
+                out.put_u16(delta.origin as u16);
+                out.put_varint(delta.tables.start as u64);
+                out.put_varint(delta.tables.len() as u64);
+                out.extend_from_slice(&delta.thresholds);
             }
         }
         // Apart from the rest, which they have nothing in common with.
@@ -204,10 +223,11 @@ impl Index {
     }
 }
 
-/// What is done to the elements of a segment before they are coded.
+/// What is done to the elements of a segment before they are coded, bit by bit.
 mod transform {
     pub(super) const NONE: u8 = 0;
     pub(super) const SCALE: u8 = 1;
+    pub(super) const DELTA: u8 = 2;
 }
 
 /// Set beside the number of phases when the codes of columns count halves of octaves.
@@ -228,7 +248,8 @@ fn read_original(section: &[u8]) -> Result<OriginalInfo> {
 /// The longest file name that file systems take, in bytes.
 pub(crate) const LONGEST_NAME: usize = 255;
 
-fn read_segments(section: &[u8], stored_chunks: u64, all_tables: usize) -> Result<Vec<Segment>> {
+/// `base_len` is the number of bytes that the tensors of the base have which a patch uses.
+fn read_segments(section: &[u8], stored_chunks: u64, all_tables: usize, base_len: Option<u64>) -> Result<Vec<Segment>> {
     let mut reader = Reader::new(section);
     let count = reader.count(7)?;
     let mut segments: Vec<Segment> = Vec::with_capacity(count);
@@ -248,19 +269,23 @@ fn read_segments(section: &[u8], stored_chunks: u64, all_tables: usize) -> Resul
         if chunk_size == 0 || !(chunk_size as usize).is_multiple_of(element.size()) {
             return Err(Error::corrupt(format!("segment {number} has chunks of {chunk_size} bytes")));
         }
-        let scale = match transform {
-            transform::NONE => None,
-            transform::SCALE => {
-                let scale =
-                    read_scale(&mut reader, columns).map_err(|e| e.context(format_args!("segment {number}")))?;
-                columns += scale.columns.len();
-                Some(scale)
-            }
-            _ => {
-                return Err(Error::unsupported(format!(
-                    "segment {number} uses a transform that this version does not know"
-                )));
-            }
+        if transform & !(transform::SCALE | transform::DELTA) != 0 {
+            return Err(Error::unsupported(format!(
+                "segment {number} uses a transform that this version does not know"
+            )));
+        }
+        let scale = if transform & transform::SCALE != 0 {
+            let scale = read_scale(&mut reader, columns).map_err(|e| e.context(format_args!("segment {number}")))?;
+            columns += scale.columns.len();
+            Some(scale)
+        } else {
+            None
+        };
+        let delta = if transform & transform::DELTA != 0 {
+            let delta = read_delta(&mut reader, element, len, all_tables, base_len);
+            Some(delta.map_err(|e| e.context(format_args!("segment {number}")))?)
+        } else {
+            None
         };
         if let Some(scale) = &scale
             && (element.float_split().is_none()
@@ -270,7 +295,7 @@ fn read_segments(section: &[u8], stored_chunks: u64, all_tables: usize) -> Resul
             return Err(Error::corrupt(format!("segment {number} cannot be normalised so")));
         }
         let tables = first_table..first_table + tables;
-        let segment = Segment { range: start..end, element, chunk_size, first_chunk, tables, scale };
+        let segment = Segment { range: start..end, element, chunk_size, first_chunk, tables, scale, delta };
         if first_chunk.checked_add(segment.chunks()).is_none_or(|end| end > stored_chunks) {
             return Err(Error::corrupt(format!("segment {number} has chunks that are not stored")));
         }
@@ -283,6 +308,34 @@ fn read_segments(section: &[u8], stored_chunks: u64, all_tables: usize) -> Resul
     }
     reader.finish()?;
     Ok(segments)
+}
+
+/// Reads what a segment of `len` bytes is coded against.
+fn read_delta(
+    reader: &mut Reader<'_>,
+    element: Element,
+    len: u64,
+    all_tables: usize,
+    base_len: Option<u64>,
+) -> Result<Delta> {
+    let offset = reader.varint()?;
+    let base_element = Element::from_code(reader.u8()?)?;
+    let origin = reader.u16()? as i16;
+    let first_table = reader.varint_up_to(all_tables as u64)? as usize;
+    let tables = reader.varint_up_to((all_tables - first_table).min(1 + MAX_TABLES) as u64)? as usize;
+    if tables == 1 {
+        return Err(Error::corrupt("it has a table for codes and none for differences"));
+    }
+    let thresholds = reader.take(tables.saturating_sub(2))?.to_vec();
+    let delta = Delta { offset, element: base_element, origin, thresholds, tables: first_table..first_table + tables };
+    delta.check(element)?;
+    let base_len = base_len.ok_or_else(|| Error::corrupt("it is coded against a base, and there is none"))?;
+    let elements = len / element.size() as u64;
+    let end = elements.checked_mul(base_element.size() as u64).and_then(|needed| needed.checked_add(offset));
+    if end.is_none_or(|end| end > base_len) || !len.is_multiple_of(element.size() as u64) {
+        return Err(Error::corrupt("its base reaches beyond the tensors that the base has"));
+    }
+    Ok(delta)
 }
 
 /// Reads how a segment is normalised, but for the codes of its columns, which come later, behind so many of others.

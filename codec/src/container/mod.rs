@@ -24,7 +24,7 @@ pub use name::{EXTENSION, shown_name};
 pub use reader::{CodecUsage, Container};
 pub use resume::{compress_file, finished};
 pub use usage::TensorUsage;
-pub use writer::{Mode, Options, Summary, compress, version_for};
+pub use writer::{Mode, Options, Summary, compress, compress_patch, version_for};
 pub(crate) use writer::{SharedTables, WINDOW, chunk_size, plan};
 
 #[cfg(test)]

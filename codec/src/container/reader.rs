@@ -11,9 +11,11 @@ use super::frame::{self, PREAMBLE_LEN, Version};
 use super::index::{Index, StoredChunk, Tensor};
 use crate::Progress;
 use crate::chunk::block::Scratch;
+use crate::chunk::delta::Against;
 use crate::chunk::{self, Codec, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::original::{ChunkIndex, Grid, Original, PlainFile};
+use crate::patch::{Base, BaseRecord};
 use crate::room::make_room;
 use crate::split::Element;
 use crate::stream::cancelled;
@@ -24,6 +26,8 @@ use crate::stream::cancelled;
 /// they are asked for.
 pub struct Container {
     store: Box<dyn Original>,
+    /// What it is coded against, once that is given.
+    base: Option<Base>,
     version: Version,
     index: Index,
     grid: Grid,
@@ -126,7 +130,40 @@ impl Container {
                 frame.data_end
             )));
         }
-        Ok(Container { store, version: frame.version, index, grid, fallback: None, mended_index: false })
+        Ok(Container { store, base: None, version: frame.version, index, grid, fallback: None, mended_index: false })
+    }
+
+    /// What the container says about its base, if it is a patch.
+    pub fn base_record(&self) -> Option<&BaseRecord> {
+        self.index.base.as_ref()
+    }
+
+    /// Its base, if it is a patch that was given one.
+    pub fn base(&self) -> Option<&Base> {
+        self.base.as_ref()
+    }
+
+    /// The patch over its base.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when it is no patch, [`ErrorKind::WrongBase`] when `base` was made for another one.
+    pub fn with_base(self, base: Base) -> Result<Container> {
+        let record = self.base_record().ok_or_else(|| Error::invalid("it is no patch and needs no base"))?;
+        if record.tensors != base.record().tensors {
+            return Err(Error::new(ErrorKind::WrongBase, "the base was made for another patch"));
+        }
+        Ok(Container { base: Some(base), ..self })
+    }
+
+    /// Fails when it is a patch without its base.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BaseMissing`], naming the base.
+    pub fn check_complete(&self) -> Result<()> {
+        match &self.index.base {
+            Some(record) if self.base.is_none() => Err(base_missing(record)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the file at `path` starts as a container does, whatever its name.
@@ -202,7 +239,7 @@ impl Container {
         usage.into_values().collect()
     }
 
-    /// Where `chunk` is in its segment and how it is stored.
+    /// Where `chunk` is in its segment, but for its base, and how it is stored.
     fn locate(&self, chunk: ChunkIndex) -> (Place<'_>, &StoredChunk) {
         let (segment, number) = self.grid.locate(chunk);
         let segment = &self.index.segments[segment];
@@ -211,6 +248,7 @@ impl Container {
             tables: &self.index.tables[segment.tables.clone()],
             scale: segment.scale.as_ref(),
             first: number * u64::from(segment.chunk_size) / segment.element.size() as u64,
+            against: None,
         };
         (place, &self.index.chunks[(segment.first_chunk + number) as usize])
     }
@@ -271,13 +309,91 @@ impl Container {
     }
 }
 
+impl Container {
+    /// What `chunk` is coded against; `buffer` is memory for the bytes of the base. `None` if it needs no base.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BaseMissing`], and those of reading the base.
+    pub(crate) fn against<'a>(&'a self, chunk: ChunkIndex, buffer: &'a mut Vec<u8>) -> Result<Option<Against<'a>>> {
+        let (place, stored) = self.locate(chunk);
+        if !matches!(stored.codec, Codec::Delta | Codec::Unchanged) {
+            return Ok(None);
+        }
+        // What is wrong with a segment that has none, decoding says.
+        let Some(delta) = &self.index.segments[self.grid.locate(chunk).0].delta else { return Ok(None) };
+        let record = self.index.base.as_ref().expect("the index was refused if it had no base for a segment");
+        let base = self.base.as_ref().ok_or_else(|| base_missing(record))?;
+        let range = self.grid.range(chunk);
+        let elements = (range.end - range.start) / place.element.size() as u64;
+        let needed = delta.base_range(place.first, elements);
+        buffer.resize((needed.end - needed.start) as usize, 0);
+        base.read_at(needed.start, buffer)?;
+        Ok(Some(Against { delta, tables: &self.index.tables[delta.tables.clone()], base: buffer }))
+    }
+
+    /// The error with what it is about, if that is the base.
+    fn explained(&self, error: Error, chunk: ChunkIndex) -> Error {
+        let delta = &self.index.segments[self.grid.locate(chunk).0].delta;
+        match (error.kind(), &self.base, delta) {
+            (ErrorKind::WrongBase, Some(base), Some(delta)) => {
+                let tensor = base.name_at(delta.base_range(self.locate(chunk).0.first, 0).start);
+                error.context(format_args!("base {}, tensor {tensor:?}", base.record().description()))
+            }
+            _ => error,
+        }
+    }
+}
+
+fn base_missing(record: &BaseRecord) -> Error {
+    let (len, description) = (record.len, record.description());
+    let message = format!("this is a patch of the base {description} of {len} bytes, which is needed to read it");
+    Error::new(ErrorKind::BaseMissing, message)
+}
+
+thread_local! {
+    /// Memory for bytes of bases: of more than one where a base is itself a patch.
+    static BASES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Original for Container {
     fn grid(&self) -> &Grid {
         &self.grid
     }
 
+    fn check_unchanged(&self) -> Result<()> {
+        self.store.check_unchanged()?;
+        self.base.as_ref().map_or(Ok(()), Base::check_unchanged)
+    }
+
     fn decode_chunk(&self, chunk: ChunkIndex, out: &mut [u8]) -> Result<()> {
+        let mut base = BASES.with_borrow_mut(Vec::pop).unwrap_or_default();
+        let against = match self.against(chunk, &mut base) {
+            // What is wrong with the patch itself comes first.
+            Err(error) if error.kind() == ErrorKind::BaseMissing => self.check_stored(chunk).and(Err(error)),
+            against => against,
+        };
+        let decoded = against.and_then(|against| self.decode_against(chunk, against, out));
+        BASES.with_borrow_mut(|bases| bases.push(base));
+        decoded.map_err(|e| {
+            let range = self.grid.range(chunk);
+            self.explained(e, chunk)
+                .context(format_args!("chunk {} (bytes {} to {} of the original)", chunk.0, range.start, range.end))
+        })
+    }
+}
+
+impl Container {
+    /// Fails if the stored bytes of `chunk` cannot be read or are damaged.
+    fn check_stored(&self, chunk: ChunkIndex) -> Result<()> {
+        let (_, stored) = self.locate(chunk);
+        let mut bytes = vec![0; stored.len as usize];
+        self.store.read_at(stored.offset, &mut bytes)?;
+        if stored.is(&bytes) { Ok(()) } else { Err(Error::corrupt("the stored bytes fail their checksum")) }
+    }
+
+    fn decode_against(&self, chunk: ChunkIndex, against: Option<Against<'_>>, out: &mut [u8]) -> Result<()> {
         let (place, stored) = self.locate(chunk);
+        let place = Place { against, ..place };
         // Taken, not borrowed: the store may itself be something that this thread decodes.
         let (mut bytes, mut scratch) = SCRATCH.take().unwrap_or_default();
         make_room(&mut bytes, stored.len as usize)?;
@@ -294,9 +410,6 @@ impl Original for Container {
         });
         let decoded = read.and_then(|()| chunk::decode(stored.codec, place, &bytes, out, &mut scratch));
         SCRATCH.set(Some((bytes, scratch)));
-        decoded.map_err(|e| {
-            let range = self.grid.range(chunk);
-            e.context(format_args!("chunk {} (bytes {} to {} of the original)", chunk.0, range.start, range.end))
-        })
+        decoded
     }
 }

@@ -43,7 +43,7 @@ pub fn compress_file(
     std::thread::scope(|scope| {
         let syncing = scope.spawn(move || sync_until(&ended, &syncer));
         let out = Out::File(BufWriter::with_capacity(BUFFER, &mut *file), journal);
-        let summary = writer::write(source, name, options, out, Some(&kept), progress);
+        let summary = writer::write(source, name, options, None, out, Some(&kept), progress);
         drop(end);
         let synced = syncing.join().expect("syncing does not panic");
         let summary = summary.map_err(|e| file.name_failure(e))?;
@@ -78,6 +78,7 @@ pub fn finished(
         stored_len: container.stored_len(),
         sha256: *container.sha256(),
         kept_len: container.len(),
+        is_patch: false,
     })
 }
 

@@ -16,12 +16,15 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::duplicates;
-use super::frame::{self, Version};
+use super::frame::{self, VERSION, Version};
 use super::index::{Index, LONGEST_NAME, OriginalInfo, Segment, StoredChunk, Tensor};
 use super::journal::{Journal, Kept};
 use crate::Progress;
 use crate::checksum::checksum;
 use crate::chunk::block::{Buffers, Scratch};
+use crate::chunk::delta::convert::convert;
+use crate::chunk::delta::plan::DeltaPlan;
+use crate::chunk::delta::{Delta, Kind};
 use crate::chunk::normalise::Shape;
 use crate::chunk::plan::{MAY_SHARE_TABLE, Pieces, Plan, ReadyPlan, Sample, Shared, zstd_level};
 use crate::chunk::quantised::{BlockPlan, BlockStatistics};
@@ -33,6 +36,7 @@ use crate::hashes::{Md5, RangeHashes};
 use crate::layout::{Content, Layout, SegmentLayout, TensorLayout};
 use crate::original::{DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, Original};
 use crate::output::NewFile;
+use crate::patch::{Base, BaseRecord, Matching, Model, SegmentBase};
 use crate::rans::Table;
 use crate::split::Element;
 
@@ -79,7 +83,7 @@ impl Default for Options {
     }
 }
 
-/// What [`compress`] did.
+/// What [`compress`] or [`compress_patch`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// Bytes of the original.
@@ -90,6 +94,8 @@ pub struct Summary {
     pub sha256: [u8; 32],
     /// Bytes of the original that an earlier run had coded: see [`compress_file`](super::compress_file).
     pub kept_len: u64,
+    /// Whether it is a patch: there is a base, and something of it is used.
+    pub is_patch: bool,
 }
 
 /// Bytes of a window (or one chunk, if that is larger). Two windows are in memory, and two coded ones: few enough to stay
@@ -124,14 +130,32 @@ pub fn compress(
     out: &mut (dyn Write + Send),
     progress: &dyn Progress,
 ) -> Result<Summary> {
-    write(source, name, options, Out::Stream(out), None, progress)
+    write(source, name, options, None, Out::Stream(out), None, progress)
 }
 
-/// Writes the container to `out`, where the chunks that were `kept` lie already.
+/// Writes the patch that makes `source`, whose file name is `name`, of `base`, as [`compress`] writes a container. Tensors are matched by
+/// name over the whole model. Chunks for which nothing in the base is of use are stored as in any container; if it is of no use
+/// at all, the result is an ordinary container.
+///
+/// # Errors
+/// Those of [`compress`], and of reading `base`.
+pub fn compress_patch(
+    source: &dyn Original,
+    name: &str,
+    options: &Options,
+    base: &Model,
+    out: &mut (dyn Write + Send),
+    progress: &dyn Progress,
+) -> Result<Summary> {
+    write(source, name, options, Some(base), Out::Stream(out), None, progress)
+}
+
+/// Writes the container, of `model` if it is to be a patch, to `out`, where the chunks that were `kept` lie already.
 pub(super) fn write(
     source: &dyn Original,
     name: &str,
     options: &Options,
+    model: Option<&Model>,
     out: Out<'_>,
     kept: Option<&Kept>,
     progress: &dyn Progress,
@@ -150,6 +174,15 @@ pub(super) fn write(
         return Err(Error::invalid(format!("{name:?} is no file name")));
     }
     let layout = Layout::of(source)?;
+    let Matching { layout, bases, used, .. } = match model {
+        Some(model) => Matching::of(layout, model),
+        None => Matching::none(layout),
+    };
+    let base = match model {
+        Some(model) if !used.is_empty() => Some(model.base_of(&used, model.record(&used, progress)?)),
+        _ => None,
+    };
+    let version = if base.is_some() { VERSION } else { version_of(&layout) };
     let twins = duplicates::find(source, &layout.segments)?;
     let shared = SharedTables::fit(source, &layout.segments, &twins)?;
     let ranges: Vec<Range<u64>> = layout.tensors.iter().map(|tensor| tensor.range.clone()).collect();
@@ -160,6 +193,8 @@ pub(super) fn write(
             source,
             options,
             layout: &layout,
+            bases: &bases,
+            base: base.as_ref(),
             twins,
             shared,
             kept,
@@ -167,14 +202,12 @@ pub(super) fn write(
             progress,
             spare: &spare,
         },
+        version,
         open: None,
-        known_tables: HashMap::new(),
         segments: Vec::new(),
-        tables: Vec::new(),
         chunks_promised: 0,
     };
     let mut store = Store { out, chunks: Vec::new(), end: 0 };
-    let version = version_of(&layout);
     store.write(&frame::preamble(version))?;
     writer.write_chunks(&windows(&layout.segments, options.chunk_size), &mut hashes, &mut store)?;
     let md5s = hashes.tensors.finish().into_iter().collect::<Result<Vec<_>>>()?;
@@ -271,10 +304,42 @@ struct CodedChunk {
     kept_at: Option<u64>,
 }
 
-/// The plan of a segment, and the tables that must be stored for it.
+/// The plan of a segment, and the tables that must be stored for what is coded without a base.
 struct Begun {
-    plan: ReadyPlan,
+    plan: SegmentPlan,
     tables: Vec<Table>,
+}
+
+/// How the chunks of a segment are to be coded.
+struct SegmentPlan {
+    plain: ReadyPlan,
+    /// Against its base, if it has one and that pays.
+    delta: Option<DeltaPlan>,
+}
+
+/// The base of a piece.
+struct BasePiece {
+    element: Element,
+    /// Its bytes, and its elements made those of the segment if they are others.
+    bytes: Vec<u8>,
+    converted: Option<Vec<u8>>,
+}
+
+impl BasePiece {
+    /// The elements, of the segment's kind.
+    fn elements(&self) -> &[u8] {
+        self.converted.as_ref().unwrap_or(&self.bytes)
+    }
+
+    /// What the chunk at these bytes of the piece, which has such elements, is coded against.
+    fn of_chunk<'a>(&'a self, range: Range<usize>, element: Element, delta: Option<&'a DeltaPlan>) -> chunk::Base<'a> {
+        let in_base = |at: usize| at / element.size() * self.element.size();
+        chunk::Base {
+            bytes: &self.bytes[in_base(range.start)..in_base(range.end)],
+            elements: &self.elements()[range],
+            coder: delta.map(|plan| &*plan.coder),
+        }
+    }
 }
 
 /// A piece coded.
@@ -295,6 +360,9 @@ struct Job<'a> {
     source: &'a dyn Original,
     options: &'a Options,
     layout: &'a Layout,
+    /// For each segment what it may be coded against, and all of that.
+    bases: &'a [Option<SegmentBase>],
+    base: Option<&'a Base>,
     /// For each segment the earlier one that it equals.
     twins: Vec<Option<usize>>,
     shared: SharedTables,
@@ -323,14 +391,56 @@ fn give_back<T>(items: &Mutex<Vec<T>>, item: T) {
 }
 
 impl Job<'_> {
-    /// The plan of the segment that `piece` begins with these bytes; `None` when it equals an earlier one.
-    fn plan(&self, piece: &Piece, bytes: &[u8]) -> Result<Option<Plan>> {
+    /// The plan of the segment that `piece` begins with these bytes, and the tables that must be stored for what is coded without a
+    /// base; `None` when it equals an earlier one.
+    fn plan(&self, piece: &Piece, bytes: &[u8], base: Option<&BasePiece>) -> Result<Option<Begun>> {
         if self.twins[piece.segment].is_some() {
             return Ok(None);
         }
         let segment = &self.layout.segments[piece.segment];
+        let whole = piece.range == segment.range;
+        if base.is_some_and(|base| whole && base.elements() == bytes) {
+            // It does not matter how all of it would be coded otherwise.
+            let (plain, tables) = Plan::zstd(zstd_level(self.options.mode)).ready(segment.element);
+            return Ok(Some(Begun { plan: SegmentPlan { plain, delta: None }, tables }));
+        }
         let shared = self.shared.of(segment.element);
-        plan(self.source, segment, &self.layout.tensors, bytes, self.options, shared).map(Some)
+        let plain = plan(self.source, segment, &self.layout.tensors, bytes, self.options, shared)?;
+        let (plain, tables) = plain.ready(segment.element);
+        let delta = match (base, Kind::of(segment.element)) {
+            (Some(base), Some(kind)) if whole => DeltaPlan::of(kind, bytes, base.elements(), self.options.mode),
+            (Some(_), Some(kind)) => {
+                let (sampled, pieces) = sample(self.source, &segment.range, segment.element)?;
+                let (mut sampled_base, piece_segment) = (Vec::with_capacity(sampled.len()), piece.segment);
+                for (at, len) in pieces {
+                    let piece = segment.range.start + at..segment.range.start + at + len as u64;
+                    sampled_base.extend_from_slice(
+                        self.base_of(&Piece { segment: piece_segment, range: piece })?
+                            .expect("its segment has a base")
+                            .elements(),
+                    );
+                }
+                DeltaPlan::of(kind, &sampled, &sampled_base, self.options.mode)
+            }
+            _ => None,
+        };
+        let delta = delta.filter(|delta| delta.bits_per_bit < plain.bits_per_bit);
+        Ok(Some(Begun { plan: SegmentPlan { plain, delta }, tables }))
+    }
+
+    /// What of the base a piece is coded against, if anything.
+    fn base_of(&self, piece: &Piece) -> Result<Option<BasePiece>> {
+        let (Some(place), Some(base)) = (&self.bases[piece.segment], self.base) else { return Ok(None) };
+        let SegmentLayout { range, element, .. } = &self.layout.segments[piece.segment];
+        let in_base = |at: u64| place.offset + (at - range.start) / element.size() as u64 * place.element.size() as u64;
+        let mut bytes = vec![0; (in_base(piece.range.end) - in_base(piece.range.start)) as usize];
+        base.read_at(in_base(piece.range.start), &mut bytes)?;
+        let converted = (place.element != *element).then(|| {
+            let mut converted = Vec::new();
+            convert(place.element, *element, &bytes, &mut converted);
+            converted
+        });
+        Ok(Some(BasePiece { element: place.element, bytes, converted }))
     }
 
     /// Codes a piece. `open` is the segment that it goes on with, if it does not begin one; `kept` are its chunks as an earlier run
@@ -338,23 +448,24 @@ impl Job<'_> {
     fn encode(&self, piece: &Piece, open: Option<&Begun>, bytes: &[u8], kept: &[StoredChunk]) -> Result<CodedPiece> {
         let segment = &self.layout.segments[piece.segment];
         let begins = piece.range.start == segment.range.start;
-        let ready = |plan: Plan| {
-            let (plan, tables) = plan.ready(segment.element);
-            Begun { plan, tables }
-        };
-        let begun = if begins { self.plan(piece, bytes)?.map(ready) } else { None };
+        let base = if self.twins[piece.segment].is_none() { self.base_of(piece)? } else { None };
+        let begun = if begins { self.plan(piece, bytes, base.as_ref())? } else { None };
         // While the bytes of a segment are in the cache still to which its table was fitted.
         let encode = |begun: &Begun| {
-            let chunk_size = chunk_size(&begun.plan, segment.element, self.options) as usize;
+            let SegmentPlan { plain, delta } = &begun.plan;
+            let chunk_size = chunk_size(plain, segment.element, self.options) as usize;
             let first = |chunk: usize| {
                 (piece.range.start - segment.range.start + (chunk * chunk_size) as u64) / segment.element.size() as u64
             };
             let chunks = bytes.par_chunks(chunk_size).enumerate();
             chunks
                 .map(|(chunk, bytes)| {
-                    let (plan, tables, first) = (&begun.plan, &begun.tables[..], first(chunk));
-                    let place = Place { element: segment.element, tables, scale: plan.scale(), first };
-                    self.encode_chunk(plan, place, bytes, kept.get(chunk))
+                    let (element, tables, first) = (segment.element, &begun.tables[..], first(chunk));
+                    let place = Place { element, tables, scale: plain.scale(), first, against: None };
+                    let begin = chunk * chunk_size;
+                    let range = begin..begin + bytes.len();
+                    let base = base.as_ref().map(|base| base.of_chunk(range, element, delta.as_ref()));
+                    self.encode_chunk(plain, place, base, bytes, kept.get(chunk))
                 })
                 .collect::<Result<Vec<_>>>()
         };
@@ -366,6 +477,7 @@ impl Job<'_> {
         &self,
         plan: &ReadyPlan,
         place: Place<'_>,
+        base: Option<chunk::Base<'_>>,
         bytes: &[u8],
         kept: Option<&StoredChunk>,
     ) -> Result<CodedChunk> {
@@ -376,7 +488,11 @@ impl Job<'_> {
         let kept = kept.filter(|kept| self.is_kept(kept, place, bytes, &mut coded));
         let codec = kept.map(|kept| kept.codec).unwrap_or_else(|| {
             let mut buffers = take(&self.spare.buffers);
-            let codec = chunk::encode(plan, place.element, place.first, bytes, &mut buffers, &mut coded);
+            let Place { element, first, .. } = place;
+            let codec = match base {
+                Some(base) => chunk::encode_against(base, plan, element, first, bytes, &mut buffers, &mut coded),
+                None => chunk::encode(plan, element, first, bytes, &mut buffers, &mut coded),
+            };
             give_back(&self.spare.buffers, buffers);
             codec
         });
@@ -473,15 +589,46 @@ fn cannot_write(error: std::io::Error) -> Error {
     Error::io("cannot write the container", error)
 }
 
+/// A segment that is coded, or begun.
+#[derive(Clone)]
+struct CodedSegment {
+    /// What the index will say, but for the tables.
+    entry: Segment,
+    /// The tables for its chunks that are coded without a base.
+    tables: Vec<Table>,
+    /// Those for the others, that of codes first.
+    delta_tables: Vec<Table>,
+    uses: Uses,
+}
+
+/// What the chunks of a segment need of its entry.
+#[derive(Clone, Copy, Default)]
+struct Uses {
+    /// Tables, or what else there is for chunks that are coded without a base.
+    plain: bool,
+    /// The base.
+    base: bool,
+    /// Tables for differences.
+    delta: bool,
+}
+
+impl Uses {
+    fn add(&mut self, codec: Codec) {
+        match codec {
+            Codec::Delta => (self.base, self.delta) = (true, true),
+            Codec::Unchanged => self.base = true,
+            _ => self.plain = true,
+        }
+    }
+}
+
 /// What has been coded.
 struct Writer<'a> {
     job: Job<'a>,
+    version: Version,
     /// The segment that the next window may go on with.
     open: Option<Begun>,
-    /// Where runs of tables that are already stored begin.
-    known_tables: HashMap<Vec<Table>, usize>,
-    segments: Vec<Segment>,
-    tables: Vec<Table>,
+    segments: Vec<CodedSegment>,
     /// Stored chunks of the segments that have begun, the ones still to be written included.
     chunks_promised: u64,
 }
@@ -540,6 +687,8 @@ impl Writer<'_> {
             if piece.range.start == self.job.layout.segments[piece.segment].range.start {
                 last = self.index_segment(piece.segment, coded.begun);
             }
+            let uses = &mut self.segments.last_mut().expect("a piece is of a segment that has begun").uses;
+            coded.chunks.iter().for_each(|chunk| uses.add(chunk.codec));
             chunks.push(coded.chunks);
         }
         self.open = last;
@@ -550,41 +699,63 @@ impl Writer<'_> {
     /// equals.
     fn index_segment(&mut self, segment: usize, begun: Option<Begun>) -> Option<Begun> {
         let SegmentLayout { range, element, .. } = &self.job.layout.segments[segment];
-        let (entry, begun) = match (begun, self.job.twins[segment]) {
+        let (coded, begun) = match (begun, self.job.twins[segment]) {
             (Some(begun), _) => {
+                let SegmentPlan { plain, delta } = &begun.plan;
                 let entry = Segment {
                     range: range.clone(),
                     element: *element,
-                    chunk_size: chunk_size(&begun.plan, *element, self.job.options),
+                    chunk_size: chunk_size(plain, *element, self.job.options),
                     first_chunk: self.chunks_promised,
-                    tables: self.store_tables(begun.tables.clone()),
-                    scale: begun.plan.scale().cloned(),
+                    tables: 0..0,
+                    scale: plain.scale().cloned(),
+                    delta: self.job.bases[segment].map(|base| Delta {
+                        offset: base.offset,
+                        element: base.element,
+                        origin: delta.as_ref().map_or(0, |delta| delta.origin),
+                        thresholds: delta.as_ref().map_or(Vec::new(), |delta| delta.thresholds.clone()),
+                        tables: 0..0,
+                    }),
                 };
+                let delta_tables = delta.as_ref().map_or(Vec::new(), |delta| delta.tables.clone());
                 self.chunks_promised += entry.chunks();
-                (entry, Some(begun))
+                let tables = begun.tables.clone();
+                (CodedSegment { entry, tables, delta_tables, uses: Uses::default() }, Some(begun))
             }
             (None, Some(twin)) => {
                 self.job.progress.advance(range.end - range.start);
-                (Segment { range: range.clone(), ..self.segments[twin].clone() }, None)
+                let mut coded = self.segments[twin].clone();
+                coded.entry.range = range.clone();
+                (coded, None)
             }
             (None, None) => unreachable!("only a segment that equals another has no plan"),
         };
-        self.segments.push(entry);
+        self.segments.push(coded);
         begun
-    }
-
-    /// Where the given tables stand in the index, one behind the other.
-    fn store_tables(&mut self, tables: Vec<Table>) -> Range<usize> {
-        let len = tables.len();
-        let start = *self.known_tables.entry(tables).or_insert_with_key(|tables| {
-            self.tables.extend_from_slice(tables);
-            self.tables.len() - len
-        });
-        start..start + len
     }
 
     /// Writes the index and what follows it.
     fn finish(self, name: &str, sha256: [u8; 32], md5s: Vec<Md5>, mut store: Store<'_>) -> Result<Summary> {
+        let mut tables = Tables::default();
+        let mut segments = Vec::with_capacity(self.segments.len());
+        for CodedSegment { mut entry, tables: plain, delta_tables, uses } in self.segments {
+            if let Some(mut delta) = entry.delta.take().filter(|_| uses.base) {
+                if uses.delta {
+                    delta.tables = tables.store(delta_tables);
+                } else {
+                    (delta.origin, delta.thresholds) = (0, Vec::new());
+                }
+                entry.delta = Some(delta);
+            }
+            // What a base made superfluous is not stored.
+            if uses.plain || entry.delta.is_none() {
+                entry.tables = tables.store(plain);
+            } else {
+                entry.scale = None;
+            }
+            segments.push(entry);
+        }
+        let base = self.job.base.and_then(|base| keep_used(base.record().clone(), &mut segments));
         let tensor = |(layout, md5): (&TensorLayout, Md5)| Tensor {
             name: layout.name.clone(),
             dtype: layout.dtype.clone(),
@@ -594,17 +765,69 @@ impl Writer<'_> {
         };
         let index = Index {
             original: OriginalInfo { name: name.to_owned(), len: self.job.source.len(), sha256 },
-            segments: self.segments,
+            segments,
             tensors: self.job.layout.tensors.iter().zip(md5s).map(tensor).collect(),
-            tables: self.tables,
+            tables: tables.all,
             chunks: std::mem::take(&mut store.chunks),
+            base,
         };
-        let tail = frame::tail(version_of(self.job.layout), &index.write(), store.end);
+        let tail = frame::tail(self.version, &index.write(), store.end);
         store.write(&tail)?;
         store.finish()?;
         let kept_len = self.job.kept_len.into_inner();
-        Ok(Summary { original_len: index.original.len, stored_len: store.end, sha256, kept_len })
+        let is_patch = index.base.is_some();
+        Ok(Summary { original_len: index.original.len, stored_len: store.end, sha256, kept_len, is_patch })
     }
+}
+
+/// The tables of all segments; runs of them that are equal are stored once.
+#[derive(Default)]
+struct Tables {
+    all: Vec<Table>,
+    /// Where runs begin that are there already.
+    known: HashMap<Vec<Table>, usize>,
+}
+
+impl Tables {
+    /// Where the given tables stand in the index, one behind the other.
+    fn store(&mut self, tables: Vec<Table>) -> Range<usize> {
+        let len = tables.len();
+        let start = *self.known.entry(tables).or_insert_with_key(|tables| {
+            self.all.extend_from_slice(tables);
+            self.all.len() - len
+        });
+        start..start + len
+    }
+}
+
+/// Leaves the tensors of a base out that no segment is coded against; `None` if none is left.
+fn keep_used(record: BaseRecord, segments: &mut [Segment]) -> Option<BaseRecord> {
+    let elements = |segment: &Segment| (segment.range.end - segment.range.start) / segment.element.size() as u64;
+    // Those of two segments are the same or have nothing in common.
+    let mut used: Vec<Range<u64>> = segments
+        .iter()
+        .filter_map(|segment| segment.delta.as_ref().map(|delta| delta.base_range(0, elements(segment))))
+        .collect();
+    used.sort_unstable_by_key(|range| range.start);
+    let mut tensors = Vec::new();
+    // Where the ones that are kept begin, before and after.
+    let mut places: Vec<(u64, u64)> = Vec::new();
+    let (mut before, mut after) = (0, 0);
+    for tensor in record.tensors {
+        let (start, end) = (before, before + tensor.len);
+        before = end;
+        let last = used[..used.partition_point(|used| used.start < end)].last();
+        if last.is_some_and(|used| used.end > start) {
+            places.push((start, after));
+            after += tensor.len;
+            tensors.push(tensor);
+        }
+    }
+    for delta in segments.iter_mut().filter_map(|segment| segment.delta.as_mut()) {
+        let (before, after) = places[places.partition_point(|place| place.0 <= delta.offset) - 1];
+        delta.offset = delta.offset - before + after;
+    }
+    (!tensors.is_empty()).then_some(BaseRecord { tensors, ..record })
 }
 
 /// The plan of a segment of `source`, one that holds some of `tensors`, made from its `beginning` if that is all of it, else

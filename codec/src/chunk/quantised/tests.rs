@@ -109,7 +109,7 @@ fn decoded(
     scratch: &mut block::Scratch,
 ) -> Result<Vec<u8>> {
     let mut out = vec![0xaa; len];
-    let place = Place { element: Element::Blocks(kind), tables, scale: None, first: 0 };
+    let place = Place { element: Element::Blocks(kind), tables, scale: None, first: 0, against: None };
     chunk::decode(codec, place, stored, &mut out, scratch).map(|()| out)
 }
 
@@ -280,6 +280,6 @@ fn blocks_are_coded_as_blocks_and_nothing_else_is() {
     for codec in [Codec::Bytes, Codec::Sparse, Codec::Palette, Codec::Differences, Codec::Float, Codec::Scaled] {
         assert!(decoded(BlockType::Q4_0, &[], (codec, &bytes), 36, &mut block::Scratch::default()).is_err());
     }
-    let place = Place { element: Element::Bytes(2), tables: &[], scale: None, first: 0 };
+    let place = Place { element: Element::Bytes(2), tables: &[], scale: None, first: 0, against: None };
     assert!(chunk::decode(Codec::Blocks, place, &bytes, &mut [0; 36], &mut block::Scratch::default()).is_err());
 }

@@ -171,7 +171,7 @@ fn decode_with(
         signs.resize(signs.len() + PADDING, 0);
     }
     let codec = Codec::from_code(reader.u8()?)?;
-    if matches!(codec, Codec::Sparse | Codec::Scaled) {
+    if matches!(codec, Codec::Sparse | Codec::Scaled | Codec::Delta | Codec::Unchanged) {
         return Err(Error::corrupt(format!("codec {} is inside a sparse chunk", codec.name())));
     }
     kept.resize(count * size + PADDING, 0);
@@ -192,7 +192,7 @@ mod tests {
 
     fn decoded(stored: &[u8], element: Element) -> Result<Vec<u8>> {
         let mut out = vec![0; 20];
-        let place = Place { element, tables: &[], scale: None, first: 0 };
+        let place = Place { element, tables: &[], scale: None, first: 0, against: None };
         super::super::decode(Codec::Sparse, place, stored, &mut out, &mut Scratch::default())?;
         Ok(out)
     }
@@ -219,7 +219,7 @@ mod tests {
         refused(stored(0, &[0, 0], 2, &[0, 0b1, 0b100], &[], 0, &kept));
         refused(stored(0, &[0, 0], 2, &mask, &[], 0, &[1, 2, 3]));
         refused(stored(0, &[0, 0], 2, &mask, &[], 0, &[1, 2, 3, 4, 5]));
-        for inside in [Codec::Sparse, Codec::Scaled] {
+        for inside in [Codec::Sparse, Codec::Scaled, Codec::Delta, Codec::Unchanged] {
             refused(stored(0, &[0, 0], 2, &mask, &[], inside.code(), &kept));
         }
         refused(stored(0, &[0, 0], 2, &mask, &[], 63, &kept));

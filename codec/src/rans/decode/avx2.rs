@@ -183,7 +183,7 @@ fn unpacked(halves: [__m256i; 2]) -> [__m256i; 2] {
 }
 
 /// For each set of eight lanes the order in which `pshufb` brings them the next words, in turn.
-static EXPANSIONS: [[u8; 16]; 256] = {
+pub(crate) static EXPANSIONS: [[u8; 16]; 256] = {
     let mut orders = [[0x80; 16]; 256];
     let mut set = 0;
     while set < 256 {

@@ -8,6 +8,8 @@ mod avx512;
 mod inverse;
 mod scalar;
 
+pub(crate) use scalar::Coding;
+
 use super::table::{MAX_SYMBOLS, Table};
 use super::{CARRIED_PER_STREAM, LANES, MAX_STREAMS, STATE_MIN, Symbol, TOTAL};
 use crate::simd::Level;

@@ -6,7 +6,7 @@ use crate::rans::{FREQUENCY_BITS, LANES, MAX_STREAMS, Symbol, TOTAL};
 
 /// What coding a symbol takes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Coding {
+pub(crate) struct Coding {
     /// See [`reciprocal`].
     reciprocal: u64,
     frequency: u32,
@@ -27,9 +27,28 @@ fn reciprocal(frequency: u16) -> u64 {
 }
 
 impl Coding {
-    pub(super) fn new(frequency: u16, first: u16) -> Coding {
+    pub(crate) fn new(frequency: u16, first: u16) -> Coding {
         let reciprocal = if frequency > 0 { reciprocal(frequency) } else { 0 };
         Coding { reciprocal, frequency: u32::from(frequency), first: u32::from(first) }
+    }
+
+    /// Whether the symbol is in the table.
+    #[inline(always)]
+    pub(crate) fn is_possible(self) -> bool {
+        self.frequency > 0
+    }
+
+    /// Whether a state is so large that a word must be taken from it before the symbol is added.
+    #[inline(always)]
+    pub(crate) fn emits(self, state: u32) -> bool {
+        state >> (32 - FREQUENCY_BITS) >= self.frequency
+    }
+
+    /// What is above the slot in the next state, and the number of the slot, counted over all symbols in their order.
+    #[inline(always)]
+    pub(crate) fn add(self, state: u32) -> (u32, u32) {
+        let high = ((u64::from(state) * self.reciprocal) >> RECIPROCAL_SHIFT) as u32;
+        (high << FREQUENCY_BITS, self.first + (state - high * self.frequency))
     }
 }
 
@@ -49,17 +68,15 @@ pub(super) fn encode(
         let words = &mut words[stream * part..][..part];
         let (states, begin) = (&mut states[stream], &mut begins[stream]);
         for (state, &symbol) in states.iter_mut().zip(symbols).rev() {
-            let Coding { reciprocal, frequency, first } = encoder.codings[usize::from(symbol) % MAX_SYMBOLS];
+            let coding = encoder.codings[usize::from(symbol) % MAX_SYMBOLS];
             // Above this the next state would not fit in 32 bits. Whether it is so is close to a coin's toss: a word
             // that is written and not kept costs less than a branch.
-            let emits = *state >> (32 - FREQUENCY_BITS) >= frequency;
+            let emits = coding.emits(*state);
             words[*begin - 1] = *state as u16;
             *begin -= usize::from(emits);
             *state >>= if emits { 16 } else { 0 };
-            let high = ((u64::from(*state) * reciprocal) >> RECIPROCAL_SHIFT) as u32;
-            let rank = *state - high * frequency;
-            let slot = encoder.slots[((first + rank) % TOTAL) as usize];
-            *state = (high << FREQUENCY_BITS) | u32::from(slot);
+            let (high, number) = coding.add(*state);
+            *state = high | u32::from(encoder.slots[(number % TOTAL) as usize]);
         }
     }
 }

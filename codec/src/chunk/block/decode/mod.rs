@@ -20,7 +20,7 @@ use std::ops::Range;
 use super::sparse_field::SparseField;
 use super::{PATCH_BYTES, Scaled, carried_len};
 use crate::chunk::scale::{Columns, QUAD, QuadScale};
-use crate::chunk::{quantised, sparse};
+use crate::chunk::{delta, quantised, sparse};
 use crate::error::{Error, Result};
 use crate::rans::decode::{Block, Carried};
 use crate::rans::{LANES, Table};
@@ -47,6 +47,7 @@ pub(crate) struct Scratch {
     pub(in crate::chunk) columns: Columns,
     /// Quantised blocks, taken apart.
     pub(in crate::chunk) quantised: quantised::Scratch,
+    pub(in crate::chunk) delta: delta::decode::Scratch,
     level: Level,
     definition: definition::Decoder,
     slots: slots::SlotKernel,
@@ -104,6 +105,7 @@ impl Scratch {
             quads: Vec::new(),
             columns: Columns::default(),
             quantised: quantised::Scratch::default(),
+            delta: delta::decode::Scratch::default(),
             level,
             definition: definition::Decoder::default(),
             slots: slots::SlotKernel::new(),

@@ -4,9 +4,8 @@ mod symbols;
 
 use super::sparse_field::SparseField;
 use super::{PATCH_BYTES, carried_len};
-use crate::chunk::normalise;
-use crate::chunk::quantised;
 use crate::chunk::sparse::Taken;
+use crate::chunk::{delta, normalise, quantised};
 use crate::rans::encode::Encoder;
 use crate::rans::{LANES, Symbol, Table};
 use crate::simd::{self, Level};
@@ -58,6 +57,9 @@ pub(crate) struct Buffers {
     pub(in crate::chunk) apart: quantised::Apart,
     /// What normalisation works in.
     pub(in crate::chunk) normal: normalise::Buffers,
+    /// What coding against a base works in, and the chunk coded without.
+    pub(in crate::chunk) delta: delta::encode::Buffers,
+    pub(in crate::chunk) plain: Vec<u8>,
 }
 
 impl Buffers {
@@ -74,6 +76,8 @@ impl Buffers {
             or_of_group: Vec::new(),
             apart: quantised::Apart::default(),
             normal: normalise::Buffers::default(),
+            delta: delta::encode::Buffers::default(),
+            plain: Vec::new(),
         }
     }
 }
