@@ -474,7 +474,7 @@ fn the_models_reach_every_codec() {
     let mut seen = std::collections::BTreeSet::new();
     // Of blocks that are a chunk each: how many streams they have, and whether some low bits are stored apart.
     let mut blocks = std::collections::BTreeSet::new();
-    for round in 0..400 {
+    for round in 0..530 {
         let original = model(&mut random);
         let container =
             if round % 4 == 0 { patch(&original, &mut random).0 } else { container(&original, &mut random) };
