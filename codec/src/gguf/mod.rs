@@ -70,6 +70,15 @@ fn expect<T>(value: Option<T>) -> Parsed<T> {
 }
 
 fn parse(source: &dyn Original) -> Parsed<Header> {
+    // By itself: of a file of another kind nothing more is read, which might be damaged.
+    let mut magic = MAGIC.map(|_| 0);
+    if source.len() < magic.len() as u64 {
+        return Err(Stop::Unexpected);
+    }
+    source.read_at(0, &mut magic)?;
+    if magic != MAGIC {
+        return Err(Stop::Unexpected);
+    }
     let mut cursor = Cursor { source, at: 0, end: source.len().min(LONGEST_HEADER), piece: Vec::new(), piece_at: 0 };
     // The version of a big-endian file is a large number here.
     if cursor.array()? != MAGIC || !matches!(cursor.u32()?, 2 | 3) {
