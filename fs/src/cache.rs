@@ -9,6 +9,9 @@
 //! has two reads of one page under way, so nobody else can want it now. And one of which each byte has been handed out
 //! is dropped: the kernel has it. So a file that is read from its start to its end needs next to no memory here, and the
 //! few buffers that it needs are used again and again, while the processor still has them in its caches.
+//!
+//! Chunks of the base of a patch are kept in any case, as long as there is room: they are read here and not by the kernel, and what one
+//! patch was decoded with the next one will be.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -39,6 +42,24 @@ pub struct Store<'a> {
     pub file: FileId,
     /// What is decoded.
     pub original: &'a dyn Original,
+    /// Who reads it.
+    pub reader: Reader,
+}
+
+/// Who reads chunks, and so whether they will be read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// The kernel, which keeps what it has read.
+    Kernel,
+    /// A patch that is decoded with them. Others may have the same base.
+    Patch,
+}
+
+impl Store<'_> {
+    /// How many bytes the kernel has when this part of a chunk has been read.
+    fn handed_out(&self, part: &Range<usize>) -> usize {
+        if self.reader == Reader::Kernel { part.len() } else { 0 }
+    }
 }
 
 /// A decode that is under way.
@@ -157,7 +178,7 @@ impl ChunkCache {
         let len = (range.end - range.start) as usize;
         let mut state = lock(&self.state);
         let bytes = if let Some(kept) = state.chunks.get_mut(&key) {
-            kept.handed_out += wanted.len();
+            kept.handed_out += store.handed_out(&wanted);
             let (bytes, done) = (Arc::clone(&kept.bytes), kept.handed_out >= len);
             if done {
                 self.drop_chunk(&mut state, &key);
@@ -169,7 +190,7 @@ impl ChunkCache {
             drop(state);
             self.counters.hits.fetch_add(1, Ordering::Relaxed);
             flight.wait()?
-        } else if wanted.len() == len {
+        } else if wanted.len() == len && store.reader == Reader::Kernel {
             drop(state);
             return self.decode(store, chunk, out).map_err(Arc::new);
         } else {
@@ -177,7 +198,7 @@ impl ChunkCache {
             state.flights.insert(key, Arc::clone(&flight));
             let buffer = state.spare.pop().unwrap_or_default();
             drop(state);
-            self.fly(store, chunk, &flight, buffer, len, wanted.len())?
+            self.fly(store, chunk, &flight, buffer, len, store.handed_out(&wanted))?
         };
         out.copy_from_slice(&bytes[wanted]);
         self.give_back(bytes);
@@ -327,7 +348,7 @@ mod tests {
     }
 
     fn store(original: &Counting) -> Store<'_> {
-        Store { file: FileId(1), original }
+        Store { file: FileId(1), original, reader: Reader::Kernel }
     }
 
     #[track_caller]
@@ -364,6 +385,21 @@ mod tests {
         let none = ChunkCache::new(0);
         read(&none, &original, 5, 300);
         assert_eq!(none.usage(), (0, 0));
+    }
+
+    #[test]
+    fn what_patches_read_is_kept_for_the_next_one() {
+        let (cache, original) = (ChunkCache::new(250), Counting::new(1000));
+        let of_patch = Store { reader: Reader::Patch, ..store(&original) };
+        let read = |offset| cache.read(of_patch, offset, &mut [0; CHUNK]).unwrap();
+        (0..10).for_each(|_| read(100));
+        assert_eq!((original.decoded(), cache.usage().0), (1, 100));
+        [200, 300, 200].into_iter().for_each(read);
+        assert_eq!((original.decoded(), cache.usage().0), (3, 200), "as long as there is room");
+        read(100);
+        assert_eq!(original.decoded(), 4);
+        cache.read(store(&original), 100, &mut [0; CHUNK]).unwrap();
+        assert_eq!((original.decoded(), cache.usage().0), (4, 100), "the kernel has all of it now");
     }
 
     #[test]

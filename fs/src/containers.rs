@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use bigsmall_codec::container::shown_name;
+use bigsmall_codec::patch::{Base, BaseRecord};
 use bigsmall_codec::upstream::{HUB_INDEX, HubIndex, LOADER_INDEX, TensorCache};
 use bigsmall_codec::{ChunkIndex, Error, ErrorKind, Grid, Memory, Original, PlainFile, Stored};
 use lru::LruCache;
@@ -63,7 +64,10 @@ impl Shown {
             return Ok(Shown::Index(needed.then(|| Memory::new(index.for_loaders().into_bytes()))));
         }
         let stored = Stored::from_protected_file(file, path, tensors)?;
-        stored.check_complete().map_err(|e| e.in_file(path))?;
+        // The base of a patch is looked for when it is needed; those of the Python package are not.
+        if stored.base_record().is_none() {
+            stored.check_complete().map_err(|e| e.in_file(path))?;
+        }
         Ok(Shown::Stored(stored))
     }
 
@@ -78,6 +82,11 @@ impl Shown {
     /// Whether it keeps what it has decoded until all of that was read, so that nobody else need.
     pub fn keeps_what_it_decodes(&self) -> bool {
         !matches!(self, Shown::Stored(Stored::Container(_)))
+    }
+
+    /// What a patch says about its base, if it is one that has not been given its base.
+    pub fn wants_base(&self) -> Option<&BaseRecord> {
+        self.stored().filter(|stored| stored.check_complete().is_err())?.base_record()
     }
 
     /// The container or file that the original is stored in; `None` for an index.
@@ -189,33 +198,7 @@ impl Containers {
         let opened = PlainFile::open(path).and_then(|file| {
             let metadata = file.file().metadata().map_err(|e| Error::io("cannot stat the file", e).in_file(path))?;
             identity = Identity::of(&metadata);
-            let mut original = Shown::open(file, path, &self.tensors)?;
-            tracing::debug!("{}: opened", path.display());
-            match original {
-                Shown::Stored(Stored::Container(container)) => {
-                    if container.has_mended_index() {
-                        tracing::warn!(
-                            "{}: its index is damaged: it is read through its sidecar, and should be repaired",
-                            path.display()
-                        );
-                    }
-                    let (healed, of) = (Arc::clone(&self.healed), path.to_owned());
-                    let container = container.on_mended(move |chunk| {
-                        healed.fetch_add(1, Ordering::Relaxed);
-                        tracing::warn!(
-                            "{}: chunk {} is damaged: it was restored from the sidecar; the file should be repaired",
-                            of.display(),
-                            chunk.0
-                        );
-                    });
-                    original = Shown::Stored(Stored::Container(container.into()));
-                }
-                Shown::Stored(Stored::Upstream(_)) => tracing::info!(
-                    "{}: was written by the Python package and is decoded tensor by tensor: bigsmall migrate makes it fast",
-                    path.display()
-                ),
-                Shown::Index(_) => {}
-            }
+            let original = self.open_file(file, path)?;
             Ok(Opened {
                 original: Arc::new(original),
                 id: FileId(self.next_id.fetch_add(1, Ordering::Relaxed)),
@@ -223,6 +206,58 @@ impl Containers {
             })
         });
         (identity, opened.map_err(Arc::new))
+    }
+
+    /// What is shown in the place of an open file called `path`.
+    fn open_file(&self, file: PlainFile, path: &Path) -> Result<Shown, Error> {
+        let original = Shown::open(file, path, &self.tensors)?;
+        tracing::debug!("{}: opened", path.display());
+        Ok(match original {
+            Shown::Stored(Stored::Container(container)) => {
+                if container.has_mended_index() {
+                    tracing::warn!(
+                        "{}: its index is damaged: it is read through its sidecar, and should be repaired",
+                        path.display()
+                    );
+                }
+                let (healed, of) = (Arc::clone(&self.healed), path.to_owned());
+                let container = container.on_mended(move |chunk| {
+                    healed.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(
+                        "{}: chunk {} is damaged: it was restored from the sidecar; the file should be repaired",
+                        of.display(),
+                        chunk.0
+                    );
+                });
+                Shown::Stored(Stored::Container(container.into()))
+            }
+            Shown::Stored(Stored::Upstream(file)) => {
+                tracing::info!(
+                    "{}: was written by the Python package and is decoded tensor by tensor: bigsmall migrate makes it fast",
+                    path.display()
+                );
+                Shown::Stored(Stored::Upstream(file))
+            }
+            index => index,
+        })
+    }
+
+    /// The patch `opened`, which lies at `path`, over its base.
+    ///
+    /// # Errors
+    /// When it has been replaced meanwhile or cannot be opened again.
+    pub(crate) fn over(&self, opened: &Opened, path: &Path, base: Base) -> Result<Opened, Error> {
+        let file = PlainFile::open(path)?;
+        let metadata = file.file().metadata().map_err(|e| Error::io("cannot stat the file", e).in_file(path))?;
+        if Identity::of(&metadata) != Identity::of(&opened.metadata) {
+            return Err(Error::new(ErrorKind::SourceChanged, "the patch was replaced").in_file(path));
+        }
+        let Shown::Stored(stored) = self.open_file(file, path)? else {
+            return Err(Error::invalid("not a patch").in_file(path));
+        };
+        let original = Shown::Stored(stored.with_base(base).map_err(|e| e.in_file(path))?);
+        // It decodes to the same whatever its base is read from.
+        Ok(Opened { original: Arc::new(original), id: opened.id, metadata: Arc::clone(&opened.metadata) })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<PathBuf, (Identity, Outcome)>> {

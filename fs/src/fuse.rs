@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bigsmall_codec::{Error, Original, make_room};
@@ -20,7 +21,8 @@ use fuser::{
     ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL,
 };
 
-use crate::cache::{ChunkCache, Store};
+use crate::bases::{Bases, Outcome};
+use crate::cache::{ChunkCache, Reader, Store};
 use crate::containers::{Identity, Opened};
 use crate::nodes::{Behind, Nodes, ROOT, Version};
 use crate::stats::{Counting, STATS_ATTRIBUTE};
@@ -58,7 +60,13 @@ pub(crate) struct Settings {
 }
 
 /// Mounts `view` on `mountpoint` and serves it in the background.
-pub(crate) fn start(view: View, cache: ChunkCache, mountpoint: &Path, settings: Settings) -> io::Result<Serving> {
+pub(crate) fn start(
+    view: View,
+    cache: Arc<ChunkCache>,
+    bases: Bases,
+    mountpoint: &Path,
+    settings: Settings,
+) -> io::Result<Serving> {
     let nodes = Mutex::new(Nodes::new(view.root().to_owned()));
     let mut config = Config::default();
     config.mount_options = vec![
@@ -78,8 +86,8 @@ pub(crate) fn start(view: View, cache: ChunkCache, mountpoint: &Path, settings: 
         cache,
         counting: Counting::new(),
         nodes,
-        handles: Mutex::new(HashMap::new()),
-        next_handle: AtomicU64::new(1),
+        open_files: Arc::default(),
+        bases: Arc::new(bases),
         read_ahead: settings.read_ahead,
         #[cfg(feature = "serve-zeros")]
         serve_zeros: std::env::var_os("BIGSMALL_SERVE_ZEROS").is_some(),
@@ -101,13 +109,32 @@ enum Handle {
     Directory(Vec<(u64, FileType, OsString)>),
 }
 
+/// What is open, by the numbers that the kernel was given.
+#[derive(Default)]
+struct OpenFiles {
+    handles: Mutex<HashMap<u64, Arc<Handle>>>,
+    last: AtomicU64,
+}
+
+impl OpenFiles {
+    fn handles(&self) -> MutexGuard<'_, HashMap<u64, Arc<Handle>>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, handle: Handle) -> FileHandle {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        self.handles().insert(number, Arc::new(handle));
+        FileHandle(number)
+    }
+}
+
 struct Mount {
     view: View,
-    cache: ChunkCache,
+    cache: Arc<ChunkCache>,
     counting: Counting,
     nodes: Mutex<Nodes>,
-    handles: Mutex<HashMap<u64, Arc<Handle>>>,
-    next_handle: AtomicU64,
+    open_files: Arc<OpenFiles>,
+    bases: Arc<Bases>,
     read_ahead: u32,
     /// Whether zeros are served instead of what is asked for, to measure what FUSE costs by itself.
     #[cfg(feature = "serve-zeros")]
@@ -119,18 +146,8 @@ impl Mount {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn handles(&self) -> MutexGuard<'_, HashMap<u64, Arc<Handle>>> {
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keep(&self, handle: Handle) -> FileHandle {
-        let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        self.handles().insert(number, Arc::new(handle));
-        FileHandle(number)
-    }
-
     fn handle(&self, number: FileHandle) -> Result<Arc<Handle>, Errno> {
-        self.handles().get(&number.0).cloned().ok_or(Errno::EBADF)
+        self.open_files.handles().get(&number.0).cloned().ok_or(Errno::EBADF)
     }
 
     /// What stands behind an inode now.
@@ -180,7 +197,7 @@ impl Mount {
 
     /// Those of a plain file that is open, whatever has become of its name.
     fn attributes_of_open(&self, number: u64) -> Option<FileAttr> {
-        let handles = self.handles();
+        let handles = self.open_files.handles();
         let metadata = handles.values().find_map(|handle| match &**handle {
             Handle::Plain { number: open, file } if *open == number => file.metadata().ok(),
             _ => None,
@@ -236,6 +253,28 @@ impl Mount {
         Ok(Handle::Directory(entries))
     }
 
+    /// Gives `then` the patch at `path` over its base. If that has to be looked for, another thread does both: this one takes requests,
+    /// and whoever looks may have to wait for a disk many times.
+    fn over_base(&self, patch: Opened, path: PathBuf, then: impl FnOnce(Outcome) + Send + 'static) {
+        if let Some(outcome) = self.bases.known(&path, &patch) {
+            return then(outcome);
+        }
+        let bases = Arc::clone(&self.bases);
+        let search = move || then(bases.find(&path, &patch));
+        // Without a thread the request is answered with an error, since its reply is dropped.
+        if let Err(error) = thread::Builder::new().name("base".to_owned()).spawn(search) {
+            tracing::error!("cannot start a thread to look for the base of a patch: {error}");
+        }
+    }
+
+    /// The patch that an inode is, and where it lies, if it is one.
+    fn patch(&self, number: u64) -> Option<(Opened, PathBuf)> {
+        self.nodes().get(number)?.version.as_ref()?;
+        let Entry { path, kind: Kind::Virtual(opened), .. } = self.same_entry(number).ok()? else { return None };
+        opened.original.wants_base()?;
+        Some((opened, path))
+    }
+
     fn extended_attribute(&self, number: u64, name: &OsStr) -> Result<Vec<u8>, Errno> {
         // Others are asked for all the time, such as access control lists.
         let Some(name) = xattr::ours(name) else { return Err(Errno::ENODATA) };
@@ -261,7 +300,7 @@ impl Mount {
 
     fn stats(&self) -> Vec<u8> {
         let is_file = |handle: &&Arc<Handle>| !matches!(***handle, Handle::Directory(_));
-        let open_files = self.handles().values().filter(is_file).count() as u64;
+        let open_files = self.open_files.handles().values().filter(is_file).count() as u64;
         let stats = self.counting.stats(&self.cache, self.view.containers(), open_files);
         serde_json::to_vec(&stats).expect("numbers and names only")
     }
@@ -299,7 +338,7 @@ impl Mount {
                     let read = catch_unwind(AssertUnwindSafe(|| original.read_at(offset, out)));
                     read.unwrap_or_else(|_| Err(Error::corrupt("the decoder panicked"))).map_err(Arc::new)
                 } else {
-                    self.cache.read(Store { file: opened.id, original }, offset, out)
+                    self.cache.read(Store { file: opened.id, original, reader: Reader::Kernel }, offset, out)
                 };
                 read.map_err(|error| {
                     tracing::error!("{}: {error}", path.display());
@@ -443,7 +482,14 @@ impl Filesystem for Mount {
 
     fn open(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         match self.open(number.0) {
-            Ok((handle, flags)) => reply.opened(self.keep(handle), flags),
+            Ok((Handle::Virtual { opened, path }, flags)) if opened.original.wants_base().is_some() => {
+                let open_files = Arc::clone(&self.open_files);
+                self.over_base(opened, path.clone(), move |outcome| match outcome {
+                    Ok(opened) => reply.opened(open_files.keep(Handle::Virtual { opened, path }), flags),
+                    Err(_) => reply.error(Errno::EIO),
+                });
+            }
+            Ok((handle, flags)) => reply.opened(self.open_files.keep(handle), flags),
             Err(errno) => reply.error(errno),
         }
     }
@@ -472,13 +518,13 @@ impl Filesystem for Mount {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.handles().remove(&handle.0);
+        self.open_files.handles().remove(&handle.0);
         reply.ok();
     }
 
     fn opendir(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         match self.list(number.0) {
-            Ok(handle) => reply.opened(self.keep(handle), FopenFlags::empty()),
+            Ok(handle) => reply.opened(self.open_files.keep(handle), FopenFlags::empty()),
             Err(errno) => reply.error(errno),
         }
     }
@@ -498,11 +544,22 @@ impl Filesystem for Mount {
     }
 
     fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        self.handles().remove(&handle.0);
+        self.open_files.handles().remove(&handle.0);
         reply.ok();
     }
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if let Some(name) = xattr::of_patch(name)
+            && let Some((patch, path)) = self.patch(number.0)
+        {
+            let bases = Arc::clone(&self.bases);
+            return self.over_base(patch, path.clone(), move |outcome| {
+                match xattr::patch_value(name, &outcome, || bases.files(&path)) {
+                    Some(value) => give_attribute(&value, size, reply),
+                    None => reply.error(Errno::ENODATA),
+                }
+            });
+        }
         match self.extended_attribute(number.0, name) {
             Ok(value) => give_attribute(&value, size, reply),
             Err(errno) => reply.error(errno),
@@ -510,9 +567,13 @@ impl Filesystem for Mount {
     }
 
     fn listxattr(&self, _: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        match self.attribute_names(number.0) {
-            Ok(names) => give_attribute(&names, size, reply),
-            Err(errno) => reply.error(errno),
+        match (self.attribute_names(number.0), self.patch(number.0)) {
+            (Ok(mut names), Some((patch, path))) => self.over_base(patch, path, move |outcome| {
+                names.extend(xattr::patch_name(&outcome).bytes().chain([0]));
+                give_attribute(&names, size, reply);
+            }),
+            (Ok(names), None) => give_attribute(&names, size, reply),
+            (Err(errno), _) => reply.error(errno),
         }
     }
 

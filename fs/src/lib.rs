@@ -1,11 +1,13 @@
 //! A read-only FUSE filesystem that shows containers as the files they were made from.
 //!
-//! [`view`] says which names are shown and what stands behind them, [`cache`] keeps decoded chunks for a while, [`session`]
-//! mounts, [`mounts`] lists and unmounts, [`stats`] counts. Only the private module `fuse` knows the FUSE library.
+//! [`view`] says which names are shown and what stands behind them, [`bases`] finds what patches are patches of, [`cache`] keeps decoded
+//! chunks for a while, [`session`] mounts, [`mounts`] lists and unmounts, [`stats`] counts. Only the private module `fuse` knows the FUSE library.
 
+pub mod bases;
 pub mod cache;
 pub mod containers;
 mod fuse;
+pub mod models;
 pub mod mounts;
 mod nodes;
 pub mod session;

@@ -16,8 +16,10 @@ use bigsmall_codec::upstream::TensorCache;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::bases::{Bases, Place};
 use crate::cache::ChunkCache;
 use crate::fuse::{self, Serving, Settings};
+use crate::models::{Depth, hub_cache};
 use crate::mounts::{Mount, SOURCE_PREFIX, detach, find_mount};
 use crate::view::{Recognise, Source, View};
 
@@ -62,6 +64,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Which files are taken for containers.
     pub recognise: Recognise,
+    /// Directories and files besides the source in which the bases of patches are looked for.
+    pub bases: Vec<PathBuf>,
     /// Whether the mount is unmounted when its process dies, however it dies.
     pub auto_unmount: bool,
 }
@@ -71,6 +75,8 @@ pub struct MountOptions {
 pub struct Prepared {
     options: MountOptions,
     source: Source,
+    /// Where bases of patches are looked for.
+    places: Vec<Place>,
 }
 
 impl MountOptions {
@@ -90,7 +96,11 @@ impl MountOptions {
             Source::Directory(self.source.clone())
         } else {
             let stored = Stored::open(&self.source, &Arc::default());
-            let complete = stored.and_then(|stored| stored.check_complete().map_err(|e| e.in_file(&self.source)));
+            // The base of a patch may come later.
+            let complete = stored.and_then(|stored| match stored.base_record() {
+                Some(_) => Ok(()),
+                None => stored.check_complete().map_err(|e| e.in_file(&self.source)),
+            });
             complete.map_err(|e| SessionError(e.to_string()))?;
             Source::Container(self.source.clone())
         };
@@ -107,8 +117,36 @@ impl MountOptions {
                 self.mountpoint.display()
             ));
         }
+        let places = self.places(&source)?;
         check_fuse_device()?;
-        Ok(Prepared { options: self, source })
+        Ok(Prepared { options: self, source, places })
+    }
+
+    /// Where bases of patches are looked for: in the source, in what was named, in the cache of the Hugging Face Hub.
+    fn places(&self, source: &Source) -> Result<Vec<Place>> {
+        let mut places = vec![match source {
+            Source::Directory(path) => Place { path: path.clone(), depth: Depth::AllBelow },
+            Source::Container(path) => {
+                Place { path: path.parent().unwrap_or(Path::new("/")).to_owned(), depth: Depth::Itself }
+            }
+        }];
+        let overlap = |path: &Path| path.starts_with(&self.mountpoint) || self.mountpoint.starts_with(path);
+        for base in &self.bases {
+            let path = absolute(base)?;
+            if overlap(&path) {
+                return failed(format!(
+                    "{}: overlaps with {}, which is to be mounted on; a base must lie elsewhere",
+                    base.display(),
+                    self.mountpoint.display()
+                ));
+            }
+            places.push(Place { path, depth: Depth::AllBelow });
+        }
+        // Programs may be told that the mount is the cache.
+        let cache = hub_cache().and_then(|cache| absolute(&cache).ok()).filter(|cache| !overlap(cache));
+        places.extend(cache.map(|path| Place { path, depth: Depth::AllBelow }));
+        places.dedup();
+        Ok(places)
     }
 }
 
@@ -197,6 +235,7 @@ impl Prepared {
             read_ahead,
             allow_other,
             recognise,
+            bases: _,
             auto_unmount,
         } = self.options;
         raise_file_limit();
@@ -206,7 +245,9 @@ impl Prepared {
         let settings =
             Settings { allow_other, read_ahead, source_name: format!("{SOURCE_PREFIX}{}", source.display()) };
         let view = View::new(self.source, recognise, Arc::new(TensorCache::new(tensor_cache_size)));
-        let serving = fuse::start(view, ChunkCache::new(cache_size), &mountpoint, settings)
+        let cache = Arc::new(ChunkCache::new(cache_size));
+        let bases = Bases::new(Arc::clone(view.containers()), Arc::clone(&cache), self.places, mountpoint.clone());
+        let serving = fuse::start(view, cache, bases, &mountpoint, settings)
             .map_err(|e| mount_error(&mountpoint, allow_other, &e))?;
         if let Some(mount) = find_mount(&mountpoint)? {
             raise_read_ahead(&mount, read_ahead);

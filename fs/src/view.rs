@@ -104,17 +104,17 @@ pub enum Source {
 pub struct View {
     source: Source,
     recognise: Recognise,
-    containers: Containers,
+    containers: Arc<Containers>,
 }
 
 impl View {
     /// The view of `source`. Tensors that can be decoded only as a whole are kept in `tensors`.
     pub fn new(source: Source, recognise: Recognise, tensors: Arc<TensorCache>) -> View {
-        View { source, recognise, containers: Containers::new(tensors) }
+        View { source, recognise, containers: Arc::new(Containers::new(tensors)) }
     }
 
     /// The containers that are shown.
-    pub fn containers(&self) -> &Containers {
+    pub fn containers(&self) -> &Arc<Containers> {
         &self.containers
     }
 

@@ -3,10 +3,11 @@
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bigsmall_codec::{Original, Stored};
 
+use crate::bases::Outcome;
 use crate::containers::Opened;
 
 /// What the names of all our attributes begin with.
@@ -16,6 +17,11 @@ const RATIO: &str = "user.bigsmall.ratio";
 const CONTAINER: &str = "user.bigsmall.container";
 const CODEC: &str = "user.bigsmall.codec";
 const SHA256: &str = "user.bigsmall.sha256";
+
+/// Of a patch alone: why it cannot be read.
+const ERROR: &str = "user.bigsmall.error";
+/// Of a patch that can: the files that it is read with, a line each.
+const BASE: &str = "user.bigsmall.base";
 
 /// The names of the attributes that `opened` has, which lies at `path`, each ended by a zero byte.
 pub fn names(path: &Path, opened: &Opened) -> Vec<u8> {
@@ -42,6 +48,28 @@ pub fn value(name: &str, path: &Path, opened: &Opened) -> Option<Vec<u8>> {
         _ => return None,
     };
     Some(text.into_bytes())
+}
+
+/// The name, if it is of an attribute that depends on the base of a patch.
+pub fn of_patch(name: &OsStr) -> Option<&'static str> {
+    [ERROR, BASE].into_iter().find(|known| name == *known)
+}
+
+/// The name of the attribute that a patch has, of which this is known.
+pub fn patch_name(outcome: &Outcome) -> &'static str {
+    if outcome.is_ok() { BASE } else { ERROR }
+}
+
+/// The value of an attribute of a patch, of which this is known; `files` are those that it is read with.
+pub fn patch_value(name: &str, outcome: &Outcome, files: impl FnOnce() -> Vec<PathBuf>) -> Option<Vec<u8>> {
+    match outcome {
+        Ok(_) if name == BASE => {
+            let files = files();
+            Some(files.iter().map(|path| path.as_os_str().as_bytes()).collect::<Vec<_>>().join(&b'\n'))
+        }
+        Err(why) if name == ERROR => Some(why.as_bytes().to_vec()),
+        _ => None,
+    }
 }
 
 /// The codecs in use, the one that stores most of the original first.
