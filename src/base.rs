@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bigsmall_codec::patch::{Check, Model};
 use bigsmall_codec::{Error, ErrorKind, Original, PlainFile, Stored};
 
-use crate::commands::{has_container_name, holds_weights};
+use crate::commands::{container_name, has_container_name, holds_weights};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::tree::{self, Oddities, Tree};
@@ -69,6 +69,11 @@ impl Bases {
             waiting = still;
         }
         Ok(Bases { models: opened.into_iter().flatten().collect() })
+    }
+
+    /// This model alone.
+    pub fn of(model: Model) -> Bases {
+        Bases { models: vec![Arc::new(model)] }
     }
 
     /// The first of the models that were given.
@@ -146,10 +151,18 @@ impl bigsmall_codec::Progress for Interruptible {
 fn parts(path: &Path) -> Result<Vec<Part>, Failure> {
     let metadata = tree::source_metadata(path)?;
     let paths = if metadata.is_dir() {
-        let files = Tree::read(path, Oddities::Skip)?.files.into_iter().map(|file| file.path);
-        let files: Vec<PathBuf> = files.filter(|path| has_container_name(path) || holds_weights(path)).collect();
+        let files: Vec<PathBuf> = Tree::read(path, Oddities::Skip)?.files.into_iter().map(|file| file.path).collect();
+        let (containers, others): (Vec<PathBuf>, Vec<PathBuf>) = files
+            .into_iter()
+            .filter(|path| has_container_name(path) || holds_weights(path))
+            .partition(|path| has_container_name(path));
+        // A container beside its own original is no other part of the model.
+        let is_beside = |container: &PathBuf| others.iter().any(|other| container_name_of(other) == *container);
+        let mut files: Vec<PathBuf> = containers.into_iter().filter(|path| !is_beside(path)).collect();
+        files.extend(others.iter().cloned());
+        files.sort_unstable();
         if files.is_empty() {
-            return Err(Failure::new(format!("{}: there is no model in it to be a base", path.display())));
+            return Err(Failure::new(format!("{}: there is no model in it", path.display())));
         }
         files
     } else if metadata.is_file() {
@@ -173,12 +186,15 @@ fn part(path: PathBuf) -> Result<Part, Failure> {
     Ok(Part { path, file })
 }
 
-/// The model at `path` that consists of these parts, all complete.
-fn model(path: &Path, parts: Vec<Part>) -> Result<Model, Failure> {
-    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+/// The model at `root`, a file or directory, that consists of these parts, all complete.
+fn model(root: &Path, parts: Vec<Part>) -> Result<Model, Failure> {
+    let name = root.file_name().map_or_else(|| root.display().to_string(), |name| name.to_string_lossy().into_owned());
     let mut model = Model::new(&name);
     for Part { path, file } in parts {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // The directory that it is in tells parts of a pipeline apart.
+        let name = path.strip_prefix(root).ok().filter(|name| !name.as_os_str().is_empty()).map(Path::to_path_buf);
+        let name =
+            name.or_else(|| path.file_name().map(PathBuf::from)).unwrap_or_default().to_string_lossy().into_owned();
         let added = match file {
             File::Plain(file) => model.add(&name, file),
             File::Stored(stored) => model.add_stored(&name, stored),
@@ -187,9 +203,39 @@ fn model(path: &Path, parts: Vec<Part>) -> Result<Model, Failure> {
         added.map_err(|e| e.in_file(&path))?;
     }
     if model.tensors().is_empty() {
-        return Err(Failure::new(format!("{}: there are no tensors in it: it cannot be a base", path.display())));
+        return Err(Failure::new(format!("{}: there are no tensors in it", root.display())));
     }
     Ok(model)
+}
+
+/// Where the container of a file of weights goes unless told otherwise.
+fn container_name_of(path: &Path) -> PathBuf {
+    path.with_file_name(container_name(path))
+}
+
+/// The model at `path`, a file or directory; patches in it are of `bases`.
+///
+/// # Errors
+/// When it cannot be read, has no tensors, or a base of it is not among `bases`.
+pub fn open_model(path: &Path, bases: &[PathBuf]) -> Result<Arc<Model>, Failure> {
+    let all: Vec<PathBuf> = std::iter::once(path.to_owned()).chain(bases.iter().cloned()).collect();
+    let mut opened = Bases::open(&all)?.models.into_iter();
+    Ok(opened.next().expect("as many were opened as were named"))
+}
+
+/// The model that consists of these files, none of which is a patch.
+///
+/// # Errors
+/// When one cannot be read, or is a patch; when there are no tensors.
+pub fn model_of(files: &[PathBuf]) -> Result<Model, Failure> {
+    let parts = files.iter().map(|path| part(path.clone())).collect::<Result<Vec<_>, _>>()?;
+    let parts = Bases::default().complete(parts).map_err(|(_, failure)| failure)?;
+    // Patches know it by the name of its only file, or of the directory that its files are in.
+    let root = match files {
+        [file] => file,
+        _ => files.first().and_then(|file| file.parent()).unwrap_or(Path::new("")),
+    };
+    model(root, parts)
 }
 
 /// The original at `path`, which is compressed already or not, and the file name that is recorded of it, if one is.

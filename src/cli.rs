@@ -12,6 +12,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::commands::gpu_probe;
 use crate::commands::{
     apply, benchmark, completions, compress, decompress, doctor, info, man, migrate, mount, mount_helper, mounts, protect,
+    apply, benchmark, completions, compress, decompress, diff, info, man, migrate, mount, mount_helper, mounts, protect,
     repair, report, scan, stat, umount, verify,
 };
 #[cfg(feature = "hub")]
@@ -29,6 +30,7 @@ Examples:
   bigsmall verify model.bs               read all of it and check every byte
   bigsmall decompress model.bs           write model.safetensors again, byte for byte
   bigsmall apply Llama-3-8B tuned.bs     make the model of a base and a patch
+  bigsmall diff Llama-3-8B my-tune       say how two models differ
   bigsmall protect model.bs              write parity, so that damage can be repaired
   bigsmall repair model.bs               repair it
   bigsmall migrate model.bs              make what the Python package wrote one of ours
@@ -41,7 +43,7 @@ Examples:
 
 Exit codes:
   0    all is well
-  1    verify, repair or protect found damage
+  1    verify, repair or protect found damage, diff a difference
   2    the command could not do what it was asked to, or was not called rightly
   129, 130, 143
        it was interrupted by SIGHUP, SIGINT or SIGTERM
@@ -62,6 +64,7 @@ enum Command {
     Compress(compress::Args),
     Decompress(decompress::Args),
     Apply(apply::Args),
+    Diff(diff::Args),
     Info(info::Args),
     Stat(stat::Args),
     Verify(verify::Args),
@@ -116,6 +119,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Fa
         Command::Decompress(args) => decompress::run(args),
         Command::Scan(args) => scan::run(args),
         Command::Apply(args) => apply::run(args),
+        Command::Diff(args) => diff::run(args),
         Command::Info(args) => info::run(args),
         Command::Stat(args) => stat::run(args),
         Command::Verify(args) => verify::run(args),

@@ -12,6 +12,7 @@ mod hub;
 mod interrupt;
 mod logging;
 mod options;
+mod search;
 mod text_file;
 mod transfer;
 mod tree;

@@ -186,6 +186,33 @@ fn a_model_of_the_hub_by_its_name() {
 }
 
 #[test]
+fn a_fine_tune_that_is_a_patch_of_its_base() {
+    let base = model("minilm-bf16");
+    let scratch = TempDir::new().expect("a temporary folder");
+    let (tuned, patches) = (scratch.path().join("tuned"), scratch.path().join("patches"));
+    run(Command::new("cp").arg("-r").arg(&base).arg(&tuned)).expect_success();
+    let weights = tuned.join("model.safetensors");
+    let mut bytes = fs::read(&weights).expect("the weights");
+    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+    // Each third weight moves a unit in the last place.
+    bytes[data..].as_chunks_mut::<2>().0.iter_mut().step_by(3).for_each(|[low, _]| *low ^= 1);
+    fs::write(&weights, bytes).expect("other weights");
+    run(bigsmall().arg("compress").arg(&tuned).arg("--delta-from").arg(&base).arg("-o").arg(&patches)).expect_success();
+    let (patch, whole) = (fs::metadata(patches.join("model.bs")), fs::metadata(&weights));
+    assert!(
+        patch.expect("a patch").len() * 4 < whole.expect("the weights").len(),
+        "a patch is a fraction of the model"
+    );
+    let options = ["--base", base.to_str().expect("a path in UTF-8")];
+    let shown = Shown::mount_source(scratch, &patches, &options);
+    for script in ["load_file", "embeddings", "memory_map"] {
+        assert_eq!(python(script, &tuned, shown.path()), Verdict::Same, "{script}.py on the mount of patch and base");
+        assert_eq!(python(script, &base, shown.path()), Verdict::Different, "{script}.py with the base");
+    }
+    shown.unmount();
+}
+
+#[test]
 fn files_of_the_python_package() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("codec/tests/upstream");
     let verdict = |altered: bool| {

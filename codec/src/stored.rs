@@ -218,7 +218,7 @@ impl Stored {
     }
 
     /// The MD5s of its tensors that are recorded and can be relied on, by name.
-    pub(crate) fn tensor_md5s(&self) -> Vec<(String, [u8; 16])> {
+    pub fn tensor_md5s(&self) -> Vec<(String, [u8; 16])> {
         match self {
             Stored::Container(container) => {
                 container.tensors().iter().map(|tensor| (tensor.name.clone(), tensor.md5)).collect()

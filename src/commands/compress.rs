@@ -15,8 +15,9 @@ use bigsmall_codec::patch::Model;
 use bigsmall_codec::{Container, Error, PlainFile, Progress, Stored};
 use serde::Serialize;
 
+use super::auto_delta::{Choice, JsonChoice};
 use super::protect::{self, DEFAULT_PERCENT, Protected, may_write_sidecar, parse_share, protect};
-use super::{has_container_name, in_place};
+use super::{auto_delta, has_container_name, in_place};
 use crate::base::{Bases, open_original};
 use crate::failure::Failure;
 use crate::interrupt;
@@ -64,7 +65,8 @@ Examples:
 
   bigsmall compress my-tune --delta-from Llama-3-8B -o my-tune-patch
       writes only what changed, for those who have Llama-3-8B, compressed or not
-
+  bigsmall compress my-tune --auto-delta --base-dir /models
+      does so with the model in /models or in the cache of Hugging Face that saves most, if one does
 The original stays, but for --in-place and --hf-cache. Whatever it is, it comes back byte for byte:
 also a safetensors or GGUF file that breaks the rules, or a file of another kind, which only becomes
 less small.";
@@ -107,6 +109,18 @@ pub struct Args {
     /// SRC may then be compressed as well. If BASE is itself a patch, give also what that was made of, with --base.
     #[arg(long, visible_alias = "base", value_name = "BASE", conflicts_with_all = ["in_place", "hf_cache", "resume"])]
     delta_from: Vec<PathBuf>,
+
+    /// As --delta-from, with the base that is found and saves most, if one does
+    ///
+    /// It is looked for in the cache of Hugging Face, among models that were seen before, and where --base-dir says. Models are
+    /// compared by some thousand of their weights. What was seen is remembered in bigsmall/models.json in the user's cache
+    /// directory, which may be deleted.
+    #[arg(long, conflicts_with_all = ["delta_from", "in_place", "hf_cache", "resume"])]
+    auto_delta: bool,
+
+    /// Look for a base in DIR and below it as well; several times if need be
+    #[arg(long = "base-dir", value_name = "DIR", requires = "auto_delta")]
+    base_dirs: Vec<PathBuf>,
 
     #[command(flatten)]
     mode: ModeArgs,
@@ -204,8 +218,15 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     if args.ecc.is_some() {
         transfer.conversions().try_for_each(|item| may_write_sidecar(&transfer.target_of(item), existing))?;
     }
+    let choices = match args.auto_delta {
+        true => {
+            let sources: Vec<PathBuf> = transfer.conversions().map(|item| item.source.clone()).collect();
+            auto_delta::choose(&args.source, &sources, &args.base_dirs, &Quiet(&meter))?
+        }
+        false => Vec::new(),
+    };
     let results = args.threads.run(|| {
-        let compression = Compression { options: &options, bases: &bases, meter: &meter };
+        let compression = Compression { options: &options, bases: &bases, choices: &choices, meter: &meter };
         let results = transfer.run_resumable(&meter, compression)?;
         let targets = results.iter().map(|result| transfer.target_of(result.item));
         let share = args.ecc.iter();
@@ -226,7 +247,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         sha256: outcome.sha256,
         time: *time,
     });
-    show(args.report, &files.collect::<Vec<_>>(), transfer.copies(), protected)?;
+    show(args.report, &files.collect::<Vec<_>>(), transfer.copies(), protected, &choices)?;
     let useless = results.iter().filter(|result| bases.first().is_some() && !result.outcome.is_patch);
     for Converted { item, .. } in useless {
         let path = ui::printable(&item.source.display().to_string());
@@ -269,7 +290,7 @@ fn run_in_place(args: &Args, options: &Options) -> Result<ExitCode, Failure> {
         sha256: result.sha256,
         time: result.time,
     });
-    show(args.report, &files.collect::<Vec<_>>(), Copied::default(), parity)?;
+    show(args.report, &files.collect::<Vec<_>>(), Copied::default(), parity, &[])?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -343,7 +364,7 @@ fn file_target(source: &Path, output: Option<&Path>) -> PathBuf {
 
 /// The name of the container of the file `source`: its own with another extension, or, for a GGUF beside a safetensors file which
 /// would get the same, with one more.
-pub(super) fn container_name(source: &Path) -> OsString {
+pub fn container_name(source: &Path) -> OsString {
     container_name_among(source, Path::is_file)
 }
 
@@ -371,14 +392,23 @@ struct Compression<'a> {
     options: &'a Options,
     /// What patches are to be made of, if they are.
     bases: &'a Bases,
+    /// The bases that were found instead.
+    choices: &'a [Choice],
     meter: &'a Meter,
+}
+
+impl Compression<'_> {
+    /// What a file is to be a patch of.
+    fn bases_of(&self, item: &Item) -> &Bases {
+        auto_delta::base_of(self.choices, &item.source).unwrap_or(self.bases)
+    }
 }
 
 impl Conversion for Compression<'_> {
     type Outcome = Summary;
 
     fn convert(&mut self, item: &Item, file: &mut NewFile) -> Result<(Summary, Attributes), Failure> {
-        if let Some(base) = self.bases.first() {
+        if let Some(base) = self.bases_of(item).first() {
             return self.make_patch(item, file, base);
         }
         let source = PlainFile::open(&item.source)?;
@@ -389,7 +419,7 @@ impl Conversion for Compression<'_> {
     }
 
     fn finished(&mut self, item: &Item, place: &Path, journal: &KeptJournal) -> Option<Summary> {
-        if self.bases.first().is_some() {
+        if self.bases_of(item).first().is_some() {
             return None;
         }
         let source = PlainFile::open(&item.source).ok()?;
@@ -421,6 +451,8 @@ struct Json {
     total: JsonTotal,
     /// The sidecars; empty without `--ecc`.
     parity: Vec<Protected>,
+    /// What was found for each model; empty without `--auto-delta`.
+    bases: Vec<JsonChoice>,
 }
 
 #[derive(Serialize)]
@@ -455,7 +487,13 @@ struct Shown<'a> {
     time: Duration,
 }
 
-fn show(report: Report, files: &[Shown<'_>], copied: Copied, parity: Vec<Protected>) -> Result<(), Failure> {
+fn show(
+    report: Report,
+    files: &[Shown<'_>],
+    copied: Copied,
+    parity: Vec<Protected>,
+    choices: &[Choice],
+) -> Result<(), Failure> {
     let total = JsonTotal {
         original_bytes: files.iter().map(|file| file.original_len).sum(),
         container_bytes: files.iter().map(|file| file.stored_len).sum(),
@@ -472,7 +510,8 @@ fn show(report: Report, files: &[Shown<'_>], copied: Copied, parity: Vec<Protect
             seconds: file.time.as_secs_f64(),
         });
         let Copied { files: copied_files, bytes: copied_bytes } = copied;
-        return ui::print_json(&Json { files: files.collect(), copied_files, copied_bytes, total, parity });
+        let bases = choices.iter().map(Choice::json).collect();
+        return ui::print_json(&Json { files: files.collect(), copied_files, copied_bytes, total, parity, bases });
     }
     if report.quiet {
         return Ok(());
@@ -491,7 +530,7 @@ fn show(report: Report, files: &[Shown<'_>], copied: Copied, parity: Vec<Protect
     });
     let resumed: String = resumed.collect();
     let parity = if parity.is_empty() { String::new() } else { "\n".to_owned() + &protect::describe(&parity) };
-    ui::print(&(table.render("") + &copied.to_string() + &resumed + &parity))
+    ui::print(&(auto_delta::describe(choices) + &table.render("") + &copied.to_string() + &resumed + &parity))
 }
 
 fn row(name: String, original: u64, compressed: u64, seconds: f64) -> [String; 5] {

@@ -3,6 +3,7 @@
 #[cfg(feature = "hub")]
 mod against_hub;
 pub mod apply;
+mod auto_delta;
 pub mod benchmark;
 pub mod completions;
 pub mod compress;
@@ -10,6 +11,7 @@ pub mod decompress;
 pub mod doctor;
 #[cfg(feature = "cuda")]
 pub mod gpu_probe;
+pub mod diff;
 mod hub_index;
 mod in_place;
 pub mod info;
@@ -34,15 +36,18 @@ pub mod status;
 pub mod umount;
 pub mod verify;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bigsmall_codec::container::EXTENSION;
+use bigsmall_codec::diff::Tensor;
+use bigsmall_codec::patch::Model;
 use bigsmall_codec::{Error, ErrorKind};
 
 use crate::failure::Failure;
 use crate::tree::{Oddities, Tree};
 
-pub use compress::holds_weights;
+pub use compress::{container_name, holds_weights};
 
 /// The error of reading the container at `path`, naming it. Errors of reading files name them already.
 fn in_container(error: Error, path: &Path) -> Error {
@@ -69,4 +74,39 @@ fn containers_in(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
         return Err(Failure::new(format!("{}: there is no container (*.{EXTENSION}) in it", directory.display())));
     }
     Ok(containers)
+}
+
+/// The tensors of a model, to compare them with those of another. Those of files in directories of the model are called by these too, as
+/// in `unet/conv_in.weight`: the parts of a pipeline have names in common.
+///
+/// # Errors
+/// When two tensors have one name.
+pub fn tensors_of(model: &Model) -> Result<Vec<Tensor<'_>>, Failure> {
+    let mut names = HashMap::new();
+    let mut tensors = Vec::with_capacity(model.tensors().len());
+    for tensor in model.tensors() {
+        let file = model.file_name(tensor.file);
+        let name = match file.rsplit_once('/') {
+            Some((directory, _)) => format!("{directory}/{}", tensor.name).into(),
+            None => tensor.name.as_str().into(),
+        };
+        let view = Tensor {
+            name,
+            dtype: &tensor.dtype,
+            shape: &tensor.shape,
+            file,
+            original: &**model.original(tensor.file),
+            range: tensor.range.clone(),
+            md5: tensor.md5().copied(),
+        };
+        if let Some(other) = names.insert(view.name.clone(), file) {
+            return Err(Failure::new(format!(
+                "{}: tensor \"{}\" is in {other} and in {file}: give one of them alone",
+                model.name(),
+                view.name
+            )));
+        }
+        tensors.push(view);
+    }
+    Ok(tensors)
 }

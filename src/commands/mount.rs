@@ -19,6 +19,8 @@ Examples:
   bigsmall mount --foreground --cache-size 1GiB models /mnt/models
   bigsmall mount --hf-cache ~/.cache/huggingface/hub /mnt/hub
       a cache of the Hub in which files were replaced by their containers; HF_HUB_CACHE=/mnt/hub uses it
+  bigsmall mount --base /models/Llama-3-8B tunes /mnt/tunes
+      patches of a model that lies elsewhere appear as whole models
   bigsmall umount /mnt/models
 
 The mount is read-only and goes to the background once it can be used. SIGTERM and SIGINT unmount it.";
@@ -73,6 +75,12 @@ pub struct Args {
     #[arg(long)]
     hf_cache: bool,
 
+    /// Look for the bases of patches in BASE as well, a file or a directory with all below it; several times if need be
+    ///
+    /// They are looked for in SRC and in the cache of the Hugging Face Hub in any case.
+    #[arg(long = "base", value_name = "BASE")]
+    bases: Vec<PathBuf>,
+
     /// Unmount also when the process that serves the mount is killed
     #[arg(long)]
     auto_unmount: bool,
@@ -110,6 +118,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         read_ahead: args.read_ahead,
         allow_other: args.allow_other,
         recognise: if args.hf_cache { Recognise::ByContent } else { Recognise::ByName },
+        bases: args.bases.clone(),
         auto_unmount: args.auto_unmount,
     };
     let prepared = options.prepare()?;

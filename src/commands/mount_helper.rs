@@ -90,6 +90,7 @@ fn long_option(option: &str) -> Option<String> {
         "log_level",
         "allow_other",
         "hf_cache",
+        "base",
         "auto_unmount",
     ];
     // A value that is missing or too much is refused where options are understood, with a message that says so.

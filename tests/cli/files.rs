@@ -355,6 +355,7 @@ fn results_for_programs_are_exact() {
         "copied_bytes": 0,
         "total": { "original_bytes": original.len(), "container_bytes": container_len, "seconds": null },
         "parity": [],
+        "bases": [],
     });
     assert_eq!(compressed, expected);
     let mut restored = scratch.json("decompress --json x.bs");

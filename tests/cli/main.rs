@@ -3,7 +3,9 @@
 //! What is printed is under test to the letter. The texts of `--help` are in `help/`; with `BIGSMALL_BLESS=1` in the
 //! environment the tests write them anew instead of comparing.
 
+mod auto_delta;
 mod benchmark;
+mod diff;
 mod directories;
 mod doctor;
 mod files;

@@ -73,6 +73,10 @@ impl Scratch {
         for variable in ["COLUMNS", "RAYON_NUM_THREADS", "CLICOLOR_FORCE", "NO_COLOR"] {
             command.env_remove(variable);
         }
+        for variable in ["HF_HOME", "HF_HUB_CACHE"] {
+            command.env_remove(variable);
+        }
+        command.env("XDG_CACHE_HOME", self.path(".cache"));
         command
     }
 
@@ -169,6 +173,47 @@ fn weight_byte(position: u64) -> u8 {
     hash ^= hash >> 31;
     let exponent = 120 - ((hash >> 16) as u16).trailing_zeros().min(12) as u16;
     (hash as u16 & 0x807f | exponent << 7).to_le_bytes()[(position % 2) as usize]
+}
+
+/// A fine-tune of a model in BF16: two of five weights are a step or two away from where they were. `seed` chooses which.
+pub fn tuned(base: &[u8], seed: u64) -> Vec<u8> {
+    let mut tuned = base.to_vec();
+    let data = 8 + u64::from_le_bytes(base[..8].try_into().unwrap()) as usize;
+    for (number, weight) in tuned[data..].as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        let mut hash = (number as u64 ^ seed << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash = (hash ^ hash >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32;
+        if hash % 5 < 2 {
+            let step = [1, 2, u16::MAX, u16::MAX - 1][(hash >> 8) as usize % 4];
+            *weight = u16::from_le_bytes(*weight).wrapping_add(step).to_le_bytes();
+        }
+    }
+    tuned
+}
+
+/// Another model of the same tensors: its weights are those of `base` at other places.
+pub fn unrelated(base: &[u8]) -> Vec<u8> {
+    let mut other = base.to_vec();
+    let data = 8 + u64::from_le_bytes(base[..8].try_into().unwrap()) as usize;
+    other[data..].rotate_left(10_002);
+    other
+}
+
+/// A model of some layers in BF16, 1.1 MB.
+pub fn layers() -> Vec<u8> {
+    let names: Vec<String> = (0..12).map(|layer| format!("model.layers.{layer}.weight")).collect();
+    let mut tensors: Vec<(&str, &str, u64, usize)> = vec![("embed.weight", "BF16", 2, 400_000)];
+    tensors.extend(names.iter().map(|name| (name.as_str(), "BF16", 2, 60_000)));
+    tensors.push(("norm.weight", "BF16", 2, 1_000));
+    model(&tensors)
+}
+
+/// A part of a model: those of its tensors that `is_in` says, by their position.
+pub fn part_of(model: &[u8], is_in: impl Fn(usize) -> bool) -> Vec<u8> {
+    let tensors = safetensors::SafeTensors::deserialize(model).unwrap();
+    let mut names: Vec<&str> = tensors.names();
+    names.sort_unstable();
+    let part = names.iter().enumerate().filter(|(number, _)| is_in(*number));
+    safetensors::serialize(part.map(|(_, name)| (*name, tensors.tensor(name).unwrap())), None).unwrap()
 }
 
 /// A model of two tensors, 60 kB.

@@ -13,6 +13,7 @@ mod life;
 mod mounted;
 mod names;
 mod neighbours;
+mod patches;
 mod promises;
 mod random;
 mod upstream;

@@ -150,6 +150,14 @@ impl Model {
         self.files.len()
     }
 
+    /// What a file was called when it was added.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn file_name(&self, file: usize) -> &str {
+        &self.files[file].name
+    }
+
     /// The bytes of all its originals.
     pub fn total_len(&self) -> u64 {
         self.files.iter().map(|file| file.original.len()).sum()
