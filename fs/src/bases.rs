@@ -228,8 +228,10 @@ impl Bases {
     ) -> Result<(Base, Vec<(PathBuf, Identity)>), Refusal> {
         let mut sources = files.parts.iter().map(|part| self.source(part)).collect::<Option<Vec<_>>>();
         let sources = sources.as_mut().ok_or(Refusal::Another(None))?;
+        // Without links: where one leads later is none of the base's business, and nothing to ask while a request is served.
+        let place = |part: &Part| fs::canonicalize(&part.path).unwrap_or_else(|_| part.path.clone());
         let mut needed: Vec<(PathBuf, Identity)> =
-            files.parts.iter().map(|part| (part.path.clone(), Identity::of(&part.metadata))).collect();
+            files.parts.iter().map(|part| (place(part), Identity::of(&part.metadata))).collect();
         for (part, source) in files.parts.iter().zip(&mut *sources) {
             let Source::Container(opened) = source else { continue };
             if opened.original.wants_base().is_none() {
@@ -304,7 +306,7 @@ enum Source {
 impl Complete {
     fn is_unchanged(&self) -> bool {
         let unchanged = |(path, identity): &(PathBuf, Identity)| {
-            fs::metadata(path).is_ok_and(|metadata| Identity::of(&metadata) == *identity)
+            fs::symlink_metadata(path).is_ok_and(|metadata| Identity::of(&metadata) == *identity)
         };
         self.files.iter().all(unchanged)
     }
