@@ -14,6 +14,8 @@ use crate::commands::{
     apply, benchmark, completions, compress, decompress, doctor, info, man, migrate, mount, mount_helper, mounts, protect,
     apply, benchmark, completions, compress, decompress, diff, info, man, migrate, mount, mount_helper, mounts, protect,
     repair, report, scan, stat, umount, verify,
+    apply, benchmark, completions, compress, decompress, diff, info, man, migrate, mount, mount_helper, mounts,
+    protect, repair, report, scan, stat, umount, verify,
 };
 #[cfg(feature = "hub")]
 use crate::commands::{pipeline, pull, push, status};
