@@ -11,10 +11,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 #[cfg(feature = "cuda")]
 use crate::commands::gpu_probe;
 use crate::commands::{
-    apply, benchmark, completions, compress, decompress, doctor, info, man, migrate, mount, mount_helper, mounts, protect,
-    apply, benchmark, completions, compress, decompress, diff, info, man, migrate, mount, mount_helper, mounts, protect,
-    repair, report, scan, stat, umount, verify,
-    apply, benchmark, completions, compress, decompress, diff, info, man, migrate, mount, mount_helper, mounts,
+    apply, benchmark, completions, compress, decompress, diff, doctor, info, man, migrate, mount, mount_helper, mounts,
     protect, repair, report, scan, stat, umount, verify,
 };
 #[cfg(feature = "hub")]

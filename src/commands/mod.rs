@@ -8,10 +8,10 @@ pub mod benchmark;
 pub mod completions;
 pub mod compress;
 pub mod decompress;
+pub mod diff;
 pub mod doctor;
 #[cfg(feature = "cuda")]
 pub mod gpu_probe;
-pub mod diff;
 mod hub_index;
 mod in_place;
 pub mod info;

@@ -175,8 +175,11 @@ pub fn describe(sides: &[Side; 2], compared: &[Compared<'_>]) -> String {
     text
 }
 
+/// Whether something is to be listed.
+type IsMeant = fn(Change) -> bool;
+
 /// What is listed, and by which change.
-const LISTS: [(&str, fn(Change) -> bool); 3] = [
+const LISTS: [(&str, IsMeant); 3] = [
     ("added", |change| change == Change::Added),
     ("removed", |change| change == Change::Removed),
     ("of another dtype or shape", |change| matches!(change, Change::Dtype | Change::Shape(_))),
