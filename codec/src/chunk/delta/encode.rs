@@ -82,7 +82,7 @@ impl DeltaCoder {
             return Some(0);
         }
         let cost = |code: i32| self.cost(code, keys, exponents).map(|cost| (cost, code));
-        let first = octave(keys, exponents) - i32::from(self.origin);
+        let first = (octave(keys, exponents) - i32::from(self.origin)).clamp(1, KEYS as i32 - 1);
         // Costs have one minimum, or nearly so. Where it begins there may be no code.
         let nearest = (0..KEYS as i32).find_map(|away| cost(first - away).or_else(|| cost(first + away)));
         let mut best = nearest?;
