@@ -190,7 +190,7 @@ fn blocks_without_an_extreme_come_back() {
         let mut bytes = blocks(kind, 3000, 4);
         for (number, block) in bytes.chunks_exact_mut(kind.bytes()).enumerate() {
             // All zeros, or quants in the middle alone.
-            match number % 60 {
+            match number % 600 {
                 0 => block.fill(0),
                 1..4 => block[2..].iter_mut().for_each(|byte| *byte = *byte & 0x33 | 0x11),
                 _ => {}
