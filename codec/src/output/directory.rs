@@ -32,7 +32,7 @@ impl NewDirectory {
     /// Begins the directory that will be `target`, in a directory that exists.
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`] when it exists, [`ErrorKind::Io`] when it cannot be created. Both name the target.
+    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) when it exists, [`ErrorKind::Io`](crate::ErrorKind::Io) when it cannot be created. Both name the target.
     pub fn create(target: &Path) -> Result<NewDirectory> {
         if std::fs::symlink_metadata(target).is_ok() {
             return Err(already_exists(target));
@@ -110,7 +110,7 @@ impl NewDirectory {
     /// Gives the directory its attributes and its name.
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`] when the target has come into being since, [`ErrorKind::Io`]; both name the target,
+    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) when the target has come into being since, [`ErrorKind::Io`](crate::ErrorKind::Io); both name the target,
     /// and the temporary directory is gone.
     pub fn commit(self, attributes: &Attributes) -> Result<()> {
         attributes.apply_to_directory(self.path())?;

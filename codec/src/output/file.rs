@@ -52,8 +52,8 @@ impl NewFile {
     /// Begins the file that will be `target`, in a directory that exists.
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`] when it exists and is not to be replaced, or is no regular file.
-    /// [`ErrorKind::Io`] when it cannot be created. All name the target.
+    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) when it exists and is not to be replaced, or is no regular file.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when it cannot be created. All name the target.
     pub fn create(target: &Path, existing: Existing) -> Result<NewFile> {
         check_replaceable(target, existing)?;
         NewFile::create_as(target, target, existing)
@@ -160,7 +160,7 @@ impl NewFile {
     /// What has been written so far, to be read.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`], naming the target.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io), naming the target.
     pub fn contents(&self) -> Result<PlainFile> {
         let file = self.file().try_clone().map_err(|e| self.cannot_write("cannot be read again", e))?;
         PlainFile::from_file(file, &self.target)
@@ -170,7 +170,7 @@ impl NewFile {
     /// system cannot, nothing happens.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] when there is not so much room, naming the target.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when there is not so much room, naming the target.
     pub fn reserve(&self, len: u64) -> Result<()> {
         if len == 0 {
             return Ok(());
@@ -186,7 +186,7 @@ impl NewFile {
     /// Writes `bytes` at `offset`; may be called from many threads.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`], naming the target.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io), naming the target.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.file().write_all_at(bytes, offset).map_err(|e| self.cannot_write("cannot write", e))
     }

@@ -129,7 +129,7 @@ pub(super) fn temporary_prefix(name: &[u8]) -> OsString {
 /// Writes to disk that the name `path` is there, or is not.
 ///
 /// # Errors
-/// [`ErrorKind::Io`], naming the directory that it is in.
+/// [`ErrorKind::Io`](crate::ErrorKind::Io), naming the directory that it is in.
 pub fn sync_name(path: &Path) -> Result<()> {
     sync_directory(parent(path))
 }

@@ -3,7 +3,7 @@
 //! A fine-tune has the tensors of its base by name and shape, but so has every other model of the architecture. What only it and its base
 //! have in common are the values: most have moved by a few units in the last place, if at all. So a sketch holds the values themselves, a
 //! few thousand of them: those at the same places of the same tensors for all models that have these tensors. What a patch between two
-//! models would cost is estimated from their sketches ([`estimate`]), without the models.
+//! models would cost is estimated from their sketches (`estimate`), without the models.
 //!
 //! Which tensors are sampled depends on nothing but the tensors: of the floats, those that come first by priority sampling (Duffield, Lund,
 //! Thorup 2007), with a hash of the name for the random number. So two models that share most tensors sample the same ones, large tensors are

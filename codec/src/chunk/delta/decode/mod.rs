@@ -171,6 +171,7 @@ struct Run<'a> {
     out: &'a mut [u8],
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Run<'_> {
     /// Whether it is not one that was filled up.
     fn is_whole(&self, kind: Kind) -> bool {
