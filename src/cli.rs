@@ -161,7 +161,8 @@ fn usage(error: &clap::Error) -> Result<ExitCode, Failure> {
     }
 }
 
-#[cfg(test)]
+// It describes the program with all that it has by default.
+#[cfg(all(test, feature = "hub"))]
 mod reference;
 
 #[cfg(test)]
