@@ -24,7 +24,7 @@ impl Client {
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             let upper = name.to_uppercase();
-            if upper.starts_with("HF_") || upper.starts_with("HUGGING") || upper.ends_with("_PROXY") {
+            if ["HF_", "HUGGING", "TRANSFORMERS_"].iter().any(|of| upper.starts_with(of)) || upper.ends_with("_PROXY") {
                 command.env_remove(name);
             }
         }
