@@ -32,6 +32,10 @@ fn regenerated(old: &str) -> String {
 
 /// What is generated for a command.
 fn block(command: &Command) -> String {
+    let below: Vec<&Command> = command.get_subcommands().filter(|below| below.get_name() != "help").collect();
+    if !below.is_empty() {
+        return below.into_iter().map(block).collect::<Vec<_>>().join("\n");
+    }
     let usage = command.clone().render_usage().to_string();
     let mut text = format!("    {}\n\n", usage.trim_start_matches("Usage: ").replace('\n', "\n    "));
     let arguments = command.get_arguments().filter(|arg| !arg.is_hide_set() && arg.get_id() != "help");

@@ -102,7 +102,7 @@ impl Choice {
                     .map_or(String::new(), |percent| format!(" ({percent:.0} % of it)")),
                 show_size(estimate.container)
             ),
-            None => format!("{name}: of {compared}, none is a base that pays; it is compressed alone"),
+            None => format!("{name}: of {compared}, none is a base that pays: alone it is smallest"),
         }
     }
 

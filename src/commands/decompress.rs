@@ -91,12 +91,19 @@ pub struct Args {
 /// # Errors
 /// When it may not or cannot be done.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let device = Chosen::open(args.device)?;
     interrupt::watch()?;
-    let bases = Bases::open(&args.base.bases)?;
-    let plan = plan(args, &bases)?;
+    restore_all(args, &Bases::open(&args.base.bases)?)
+}
+
+/// Decompresses, patches over `bases` and not over what the arguments name.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn restore_all(args: &Args, bases: &Bases) -> Result<ExitCode, Failure> {
+    let device = Chosen::open(args.device)?;
+    let plan = plan(args, bases)?;
     let meter = Meter::new(plan.original_len + plan.transfer.copies().bytes, args.report.quiet);
-    let restore = |item: &Item, file: &mut NewFile| restore(item, file, &bases, args.check, &device, &meter);
+    let restore = |item: &Item, file: &mut NewFile| restore(item, file, bases, args.check, &device, &meter);
     let results = args.threads.run(|| plan.transfer.run(&meter, restore));
     drop(meter);
     show(args.report, &plan.transfer, &results?)?;

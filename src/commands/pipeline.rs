@@ -375,6 +375,8 @@ fn row((path, record): (&String, &Record)) -> Row {
         original_len: record.original_bytes,
         stored_len: record.stored_bytes,
         sha256,
+        patch_of: None,
+        md5s: Vec::new(),
     }
 }
 

@@ -1,9 +1,11 @@
 //! `bigsmall pull`.
 
+mod patch;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bigsmall_codec::container::Options;
@@ -21,6 +23,7 @@ use crate::options::{Force, Report, Threads};
 use crate::ui::progress::Meter;
 use crate::ui::size::show_size;
 use crate::ui::{self, count};
+use patch::Completed;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,6 +37,8 @@ Examples:
       turns each shard into a .bs as it arrives; bigsmall mount qwen MNT shows them as they were
   bigsmall pull --compress Qwen/Qwen3-0.6B
       so in the cache, to be mounted with --hf-cache
+  bigsmall pull --patch me/my-tune-patch -o my-tune
+      a patch, and the model that it makes of its base, which is looked for in the cache of the Hub
 
 Interrupted or cut off, the same command goes on where it stopped. HF_ENDPOINT, HF_TOKEN, HF_HOME,
 HF_HUB_CACHE and HF_HUB_OFFLINE mean what they mean to other tools of the Hub.";
@@ -66,6 +71,24 @@ pub struct Args {
     #[arg(long)]
     compress: bool,
 
+    /// Find the base of the patches that come, and check it: what --base names, or what it is in the cache of the Hub
+    ///
+    /// If it is not there, the repo that the card of the patch names is told, and fetched if you wish.
+    #[arg(long, conflicts_with = "compress")]
+    patch: bool,
+
+    /// What the patches were made of: a file or directory, compressed or not; more than once for patches of patches
+    #[arg(long = "base", value_name = "BASE", requires = "patch")]
+    bases: Vec<PathBuf>,
+
+    /// Write the model that patches and base make to this directory
+    #[arg(short, long, value_name = "OUT", requires = "patch")]
+    output: Option<PathBuf>,
+
+    /// Fetch the base without asking
+    #[arg(short, long, requires = "patch")]
+    yes: bool,
+
     #[command(flatten)]
     mode: ModeArgs,
 
@@ -94,6 +117,12 @@ struct Json {
     files: Vec<JsonFile>,
     bytes: u64,
     stored_bytes: u64,
+    /// With --patch, what the base is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base: Option<Vec<String>>,
+    /// The model that was made of both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -107,39 +136,68 @@ struct JsonFile {
     how: &'static str,
 }
 
+/// What has come.
+struct Fetched {
+    revision: Revision,
+    /// Where it is.
+    root: PathBuf,
+    files: Vec<File>,
+    placed: Vec<Placed>,
+}
+
 /// Fetches.
 ///
 /// # Errors
 /// When not all of it could be brought; what has arrived is kept for the next time.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let settings = Settings::from_environment()?;
-    let cache = RepoCache::new(&settings.cache, &args.source.repo);
-    if let (true, None, Some(known)) = (settings.offline, &args.directory, cache.known(&args.source)) {
+    let cache = settings.cache.clone();
+    let known = RepoCache::new(&cache, &args.source.repo).known(&args.source);
+    if let (true, None, Some(known)) = (settings.offline, &args.directory, known) {
         ui::print(&format!("{}: as it was last fetched, since HF_HUB_OFFLINE is set\n", args.source))?;
         ui::print(&format!("{}\n", known.display()))?;
+        if args.patch {
+            interrupt::watch()?;
+            ui::print(&describe(&known, &patch::complete(args, None, &cache, &known)?))?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let hub = Hub::new(settings)?;
     interrupt::watch()?;
-    let revision = hub.revision(&args.source)?;
-    let all = hub.files(&revision)?;
-    let names: BTreeSet<_> = all.iter().map(|file| file.path.clone()).collect();
     let wanted =
         |file: &File| args.include.is_empty() || args.include.iter().any(|pattern| pattern.matches(file.path.as_str()));
+    let fetched = fetch(args, &hub, &args.source, args.directory.as_deref(), wanted)?;
+    let completed = args.patch.then(|| patch::complete(args, Some(&hub), &cache, &fetched.root)).transpose()?;
+    show(args, &fetched, completed.as_ref())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Brings those files of a repo that are wanted, into a directory or the cache.
+fn fetch(
+    args: &Args,
+    hub: &Hub,
+    source: &Source,
+    directory: Option<&Path>,
+    wanted: impl Fn(&File) -> bool,
+) -> Result<Fetched, Failure> {
+    let revision = hub.revision(source)?;
+    let all = hub.files(&revision)?;
+    let names: BTreeSet<_> = all.iter().map(|file| file.path.clone()).collect();
     let files: Vec<File> = all.into_iter().filter(wanted).collect();
     if files.is_empty() {
         let patterns: Vec<&str> = args.include.iter().map(glob::Pattern::as_str).collect();
         return Err(Failure::new(match patterns.as_slice() {
-            [] => format!("{}: there is no file in it", args.source),
-            _ => format!("{}: there is no file in it that --include {} fits", args.source, patterns.join(" or ")),
+            [] => format!("{source}: there is no file in it"),
+            _ => format!("{source}: there is no file in it that --include {} fits", patterns.join(" or ")),
         }));
     }
-    let (place, root) = match &args.directory {
+    let cache = RepoCache::new(&hub.settings().cache, &source.repo);
+    let (place, root) = match directory {
         Some(directory) => {
             fs::create_dir_all(directory)
                 .map_err(|e| Failure::new(format!("{}: cannot be created: {e}", directory.display())))?;
             let existing = args.force.existing();
-            (Place::Directory { root: directory.clone(), existing }, directory.clone())
+            (Place::Directory { root: directory.to_owned(), existing }, directory.to_owned())
         }
         None => (Place::Cache(cache.clone()), cache.snapshot(&revision.commit)),
     };
@@ -149,24 +207,32 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let compression = args.compress.then_some(Compression { options, pool: &pool });
     let workers = args.workers.map_or(if args.compress { 2 } else { 4 }, NonZeroUsize::get);
     let meter = Meter::new(files.iter().map(|file| passes(file, args.compress)).sum(), args.report.quiet);
-    let delivery = Delivery { hub: &hub, revision: &revision, place, compression, all: names };
+    let delivery = Delivery { hub, revision: &revision, place, compression, all: names };
     let placed = workers::each(&files, workers, &meter, |file, watch| delivery.bring(file, watch));
     drop(meter);
     let placed = placed?;
-    if args.directory.is_none() {
-        cache.set_ref(&args.source.revision, &revision.commit)?;
+    if directory.is_none() {
+        cache.set_ref(&source.revision, &revision.commit)?;
     }
-    show(args, &revision, &root, &files, &placed)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Fetched { revision, root, files, placed })
 }
 
-fn show(
-    args: &Args,
-    revision: &Revision,
-    root: &std::path::Path,
-    files: &[File],
-    placed: &[Placed],
-) -> Result<(), Failure> {
+/// What became of a patch at `root`, for people.
+fn describe(root: &Path, completed: &Completed) -> String {
+    let bases: Vec<String> = completed.base.iter().map(|base| base.display().to_string()).collect();
+    let what = match &completed.output {
+        Some(output) => format!("the model of both: {}", output.display()),
+        None => format!(
+            "to have the model of both: bigsmall mount --base {} {} MNT",
+            bases.join(" --base "),
+            root.display()
+        ),
+    };
+    ui::printable(&format!("its base: {}\n{what}\n", bases.join(" ")))
+}
+
+fn show(args: &Args, fetched: &Fetched, completed: Option<&Completed>) -> Result<(), Failure> {
+    let Fetched { revision, root, files, placed } = fetched;
     let (bytes, stored) =
         (files.iter().map(|file| file.size).sum(), placed.iter().map(|placed| placed.stored_len).sum());
     if args.report.json {
@@ -189,6 +255,8 @@ fn show(
             files: files.collect(),
             bytes,
             stored_bytes: stored,
+            base: completed.map(|completed| completed.base.iter().map(|base| base.display().to_string()).collect()),
+            output: completed.and_then(|completed| Some(completed.output.as_ref()?.display().to_string())),
         });
     }
     if args.report.quiet {
@@ -211,5 +279,6 @@ fn show(
         1 => text += "; 1 was there",
         some => text += &format!("; {some} were there"),
     }
-    ui::print(&ui::printable(&format!("{text}\n{}\n", root.display())))
+    ui::print(&ui::printable(&format!("{text}\n{}\n", root.display())))?;
+    completed.map_or(Ok(()), |completed| ui::print(&describe(root, completed)))
 }

@@ -36,6 +36,8 @@ Examples:
       appears there in one commit
   bigsmall push --private --revision next Qwen3-0.6B-bigsmall me/Qwen3-0.6B-bigsmall
       in a private repo, in the branch next
+  bigsmall push my-tune-patch me/my-tune-patch --base-model meta-llama/Llama-3-8B
+      a patch; the card says what it is of, so that bigsmall pull --patch finds that
 
 Interrupted, the same command goes on with the file at which it stopped. What the repo has already
 is not sent again, and nothing is removed from it. HF_TOKEN must be a token that may write, unless
@@ -68,7 +70,7 @@ pub struct Args {
     #[arg(long, value_name = "TEXT", default_value = "Upload bigsmall containers")]
     message: String,
 
-    /// The repo of the originals, for the model card
+    /// The repo of the originals, or of what patches were made of, for the model card
     #[arg(long, value_name = "REPO", value_parser = RepoId::parse)]
     base_model: Option<RepoId>,
 
@@ -198,6 +200,8 @@ fn rows_of(files: &[Entry]) -> Result<Vec<Row>, Failure> {
             original_len: stored.len(),
             stored_len: file.metadata.len(),
             sha256: stored.sha256().copied(),
+            patch_of: stored.base_record().map(|base| (base.name.clone(), base.fingerprint)),
+            md5s: stored.tensor_md5s(),
         })
     });
     rows.collect()

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use ureq::http::{HeaderMap, Method, Request, Response, StatusCode};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, SendBody};
 
 use super::settings::Settings;
@@ -145,8 +146,10 @@ impl Hub {
                 "HF_HUB_OFFLINE is set, so nothing is asked of the Hub; unset it for this command",
             ));
         }
+        let tls = TlsConfig::builder().root_certs(trusted(&settings)?).build();
         let config = || {
             Agent::config_builder()
+                .tls_config(tls.clone())
                 .http_status_as_error(false)
                 .max_redirects(0)
                 .max_redirects_will_error(false)
@@ -348,6 +351,23 @@ impl Hub {
     fn hide(&self, text: &str) -> String {
         self.settings.token.as_ref().map_or_else(|| text.to_owned(), |token| token.hide_in(text))
     }
+}
+
+/// The certificates that whoever calls itself the Hub must have one of.
+fn trusted(settings: &Settings) -> Result<RootCerts> {
+    let Some(path) = &settings.certificates else { return Ok(RootCerts::WebPki) };
+    let pem = std::fs::read(path)
+        .map_err(|e| Error::file(path, "cannot be read; SSL_CERT_FILE or REQUESTS_CA_BUNDLE names it", &e))?;
+    let certificates = parse_pem(&pem).filter_map(|item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
+    });
+    let certificates: Vec<_> = certificates.collect();
+    if certificates.is_empty() {
+        let message = "there is no certificate in it (PEM), and SSL_CERT_FILE or REQUESTS_CA_BUNDLE names it";
+        return Err(Error::new(ErrorKind::Other, format!("{}: {message}", path.display())));
+    }
+    Ok(RootCerts::new_with_certs(&certificates))
 }
 
 /// All of an answer that is no file.

@@ -50,6 +50,8 @@ pub struct Settings {
     pub cache: PathBuf,
     /// Whether nothing may be asked of the Hub.
     pub offline: bool,
+    /// The certificates to trust, in PEM, in the place of those that are built in.
+    pub certificates: Option<PathBuf>,
 }
 
 impl Settings {
@@ -87,7 +89,8 @@ impl Settings {
         let file = path("HF_TOKEN_PATH").or_else(|| directory.map(|home| home.join("token")));
         let implicit = !is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN");
         let token = token.or_else(|| file.filter(|_| implicit).and_then(|file| read_token(&file)));
-        Ok(Settings { endpoint, token, cache, offline: is_true("HF_HUB_OFFLINE") })
+        let certificates = path("SSL_CERT_FILE").or_else(|| path("REQUESTS_CA_BUNDLE"));
+        Ok(Settings { endpoint, token, cache, offline: is_true("HF_HUB_OFFLINE"), certificates })
     }
 }
 

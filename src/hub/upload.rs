@@ -36,6 +36,9 @@ const LARGEST_IN_COMMIT: u64 = 32 << 20;
 /// The type of requests and answers of the LFS protocol.
 const LFS_TYPE: &str = "application/vnd.git-lfs+json";
 
+/// The ways of the LFS protocol that are spoken.
+const TRANSFERS: [&str; 2] = ["basic", "multipart"];
+
 /// A file to be in the repo.
 #[derive(Clone, Debug)]
 pub struct Item {
@@ -161,6 +164,8 @@ struct PreuploadFileJson {
 
 #[derive(Deserialize)]
 struct BatchJson {
+    /// How large files are to be sent; basic if it is not said.
+    transfer: Option<String>,
     objects: Vec<ObjectJson>,
 }
 
@@ -349,7 +354,7 @@ impl Hub {
     fn batch(&self, repo: &RepoId, branch: &str, oid: &str, size: u64, subject: &str) -> Result<ObjectJson> {
         let url = format!("{}/{repo}.git/info/lfs/objects/batch", self.settings().endpoint);
         let json = json!({
-            "operation": "upload", "transfers": ["basic", "multipart"], "hash_algo": "sha256",
+            "operation": "upload", "transfers": TRANSFERS, "hash_algo": "sha256",
             "objects": [{ "oid": oid, "size": size }], "ref": { "name": branch },
         });
         let json = json.to_string();
@@ -359,6 +364,13 @@ impl Hub {
             ..Call::post(url, &[], subject)
         };
         let answer: BatchJson = parse(self.send(&call)?, subject)?;
+        if let Some(other) = answer.transfer.filter(|transfer| !TRANSFERS.contains(&transfer.as_str())) {
+            let message = format!(
+                "{subject}: the Hub takes it by {other:?} alone, which this program does not speak\n\
+                 upload the directory with its own client: hf upload {repo} DIR"
+            );
+            return Err(Error::new(ErrorKind::Other, message));
+        }
         let object = answer.objects.into_iter().find(|object| object.oid == oid);
         match object {
             Some(ObjectJson { error: Some(error), .. }) => {

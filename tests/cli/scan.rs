@@ -146,6 +146,28 @@ fn a_sample_does_and_a_bound_is_told() {
 }
 
 #[test]
+fn the_base_of_a_fine_tune_is_suggested() {
+    let scratch = Scratch::new();
+    let base = model(&[("t", "BF16", 2, 600_000)]);
+    let mut tuned = base.clone();
+    let data = tuned.len() - 600_000;
+    tuned[data..].iter_mut().step_by(6).for_each(|byte| *byte ^= 1);
+    scratch.write("models/base.safetensors", base);
+    scratch.write("tuned.safetensors", tuned);
+    let json = scratch.json("scan --json --base-dir models tuned.safetensors");
+    let choice = &json["bases"][0];
+    assert!(choice["base"][0].as_str().unwrap().ends_with("models/base.safetensors"), "{choice}");
+    scratch.ok("compress -q tuned.safetensors --delta-from models/base.safetensors");
+    let expected = choice["expected_patch_bytes"].as_f64().unwrap();
+    let off = expected / scratch.read("tuned.bs").len() as f64;
+    assert!((0.7..1.4).contains(&off), "{expected} bytes are {off} of what it takes");
+    let shown = scratch.ok("scan --base-dir models tuned.safetensors");
+    assert!(shown.contains("base.safetensors is its base; a patch should take "), "{shown}");
+    let json = scratch.json("scan --json tuned.safetensors");
+    assert!(json.get("bases").is_none(), "it is looked for when asked for");
+}
+
+#[test]
 fn what_cannot_be_scanned_is_refused() {
     let scratch = Scratch::new();
     scratch.write("m.safetensors", small_model());

@@ -24,7 +24,10 @@ impl Client {
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             let upper = name.to_uppercase();
-            if ["HF_", "HUGGING", "TRANSFORMERS_"].iter().any(|of| upper.starts_with(of)) || upper.ends_with("_PROXY") {
+            if ["HF_", "HUGGING", "TRANSFORMERS_"].iter().any(|of| upper.starts_with(of))
+                || upper.ends_with("_PROXY")
+                || ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"].contains(&upper.as_str())
+            {
                 command.env_remove(name);
             }
         }

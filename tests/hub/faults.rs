@@ -159,6 +159,19 @@ fn a_token_that_a_server_sends_back_is_not_shown() {
 }
 
 #[test]
+fn certificates_that_are_none_are_refused() {
+    let (client, ..) = published();
+    client.scratch.write("none.pem", "no certificate");
+    for (name, what) in [("none.pem", "there is no certificate in it (PEM)"), ("nowhere.pem", "cannot be read")] {
+        let mut pull = client.command(BIGSMALL);
+        pull.args(["pull", "org/model", "here"]).env("SSL_CERT_FILE", name);
+        let run = client.finish(pull);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""));
+        assert!(run.stderr.starts_with(&format!("bigsmall: {name}: {what}")), "{run:?}");
+    }
+}
+
+#[test]
 fn a_full_disk_loses_nothing() {
     let (client, files, _) = published();
     let line = "pull --workers 1 org/model here";

@@ -7,6 +7,7 @@ mod client;
 mod faults;
 mod local;
 mod others;
+mod patch;
 mod pipeline;
 mod pull;
 mod push;

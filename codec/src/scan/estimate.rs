@@ -41,14 +41,20 @@ impl Add for Estimate {
 }
 
 /// The variance of the mean of `of` numbers of which `seen` are at hand, spread evenly: by how much each differs from
-/// the next, so that a slow drift, which such a sample follows, does not count.
+/// the next, so that a slow drift, which such a sample follows, does not count. Of few numbers it is taken for as much larger as Student's
+/// distribution is wider than the normal one.
 pub(super) fn variance_of_mean(seen: &[f64], of: usize) -> f64 {
     if seen.len() < 2 || seen.len() >= of {
         return 0.0;
     }
     let squares: f64 = seen.windows(2).map(|pair| (pair[1] - pair[0]).powi(2)).sum();
     let variance = squares / (2 * (seen.len() - 1)) as f64;
-    variance / seen.len() as f64 * (1.0 - seen.len() as f64 / of as f64)
+    let wider = match seen.len() - 1 {
+        1 => 10.0,
+        2 => 5.0,
+        freedom => freedom as f64 / (freedom - 2) as f64,
+    };
+    wider * variance / seen.len() as f64 * (1.0 - seen.len() as f64 / of as f64)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 
 mod estimate;
 mod look;
+mod low_bits;
 mod sampled;
 mod strata;
 mod values;
@@ -48,6 +49,9 @@ pub enum Extent {
 
 /// Bytes of a place at which a tensor is looked at of which not all is coded.
 const PLACE: u64 = 4 << 10;
+
+/// How far off what is concluded of the rest may be as part of it, however alike all is that was coded.
+const UNSEEN: f64 = 2e-4;
 
 /// What is expected of an original.
 #[derive(Clone, Debug)]
@@ -122,14 +126,19 @@ pub fn scan(source: &dyn Original, extent: Extent, progress: &dyn Progress) -> R
         stratum.estimate(of_this);
         rest = further;
     }
-    let coded = sampled.iter().map(Sampled::coded).sum();
+    let coded = sampled.iter().map(Sampled::coded).sum::<u64>();
+    let unseen = UNSEEN * source.len().saturating_sub(coded) as f64;
     let hashing = hashing_time(source)?;
     let times =
         std::array::from_fn(|mode| hashing + strata.iter().map(|stratum| stratum.times[mode]).sum::<Duration>());
     let index_rest = sampled::index_without_chunks(&layout, &sampled, twin_segments.iter().flatten().count());
     let containers = std::array::from_fn(|mode| {
         let stored = strata.iter().fold(Estimate::default(), |sum, stratum| sum + stratum.stored[mode]);
-        stored + index_rest + Estimate::sure(strata.iter().map(|stratum| stratum.index_of_chunks(mode)).sum::<f64>())
+        let unseen = if extent == Extent::Everything { 0.0 } else { unseen };
+        stored
+            + index_rest
+            + Estimate::new(0.0, unseen * unseen)
+            + Estimate::sure(strata.iter().map(|stratum| stratum.index_of_chunks(mode)).sum::<f64>())
     });
 
     let mut tensors: Vec<ScannedTensor> = layout

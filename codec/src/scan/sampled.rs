@@ -5,6 +5,7 @@ use std::time::Duration;
 use rayon::prelude::*;
 
 use super::estimate::{Estimate, variance_of_mean};
+use super::low_bits::LowBits;
 use super::{Extent, MODES, PerMode, Values, options, processor_time};
 use crate::Progress;
 use crate::chunk;
@@ -46,6 +47,8 @@ pub(super) struct Sampled {
     /// Units that there are.
     of: usize,
     units: Vec<Unit>,
+    /// The low bits that are zero in all units, if not all were coded.
+    low_bits: Option<LowBits>,
     plans: PerMode<Duration>,
     chunk_sizes: PerMode<u64>,
     /// What is known of the values, unless it is known from elsewhere.
@@ -57,6 +60,8 @@ pub(super) struct Sampled {
 
 /// A unit.
 struct Unit {
+    /// Which one of all.
+    number: usize,
     len: u64,
     /// Bytes that are stored and the time it took; `None` in a mode in which it was not coded.
     coded: PerMode<Option<(u64, Duration)>>,
@@ -133,11 +138,14 @@ impl<'a> Scanner<'a> {
                     is_coded.then(|| encode(&plans[mode], segment, start, chunk_sizes[mode], bytes, buffers, stored))
                 });
                 self.progress.advance(bytes.len() as u64);
-                Ok((Unit { len: bytes.len() as u64, coded }, values))
+                Ok((Unit { number: at, len: bytes.len() as u64, coded }, values))
             });
         let (units, values): (Vec<Unit>, Vec<Option<Values>>) = units.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         let values = values.into_iter().flatten().reduce(Values::and);
-        Ok(Sampled { len, of, units, plans: took, chunk_sizes, values, tables, columns })
+        let low_bits = (coded < of && matches!(segment.element.size(), 1 | 2 | 4 | 8))
+            .then(|| LowBits::of(self.source, &segment.range, unit, segment.element.size()))
+            .transpose()?;
+        Ok(Sampled { len, of, units, low_bits, plans: took, chunk_sizes, values, tables, columns })
     }
 }
 
@@ -177,12 +185,17 @@ impl Sampled {
     pub(super) fn stored(&self, mode: usize) -> Estimate {
         let len = self.len as f64;
         let of_first = |unit: &Unit| unit.coded[0].map_or(0, |(stored, _)| stored) as f64;
-        let ratios: Vec<f64> = self.units.iter().map(|unit| of_first(unit) / unit.len as f64).collect();
+        let low_bits = |unit: &Unit| self.low_bits.as_ref().map_or(0.0, |low_bits| low_bits.of_unit(unit.number));
+        // What a unit would take had it no zero low bits: in that units differ less, and of those bits all units are known.
+        let ratios: Vec<f64> =
+            self.units.iter().map(|unit| of_first(unit) / unit.len as f64 + low_bits(unit)).collect();
+        let of_sampled = self.units.iter().map(|unit| low_bits(unit) * unit.len as f64).sum::<f64>();
+        let (of_all, of_places) =
+            self.low_bits.as_ref().map_or((0.0, 0.0), |low_bits| (low_bits.mean, low_bits.variance));
         let coded = self.coded() as f64;
-        let mut estimate = Estimate::new(
-            self.units.iter().map(of_first).sum::<f64>() / coded * len,
-            variance_of_mean(&ratios, self.of) * len * len,
-        );
+        let ratio = (self.units.iter().map(of_first).sum::<f64>() + of_sampled) / coded - of_all;
+        let variance = variance_of_mean(&ratios, self.of) + of_places;
+        let mut estimate = Estimate::new(ratio.max(0.0) * len, variance * len * len);
         if mode > 0 {
             let both: Vec<(f64, f64, f64)> = self
                 .units

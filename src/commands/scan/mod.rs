@@ -10,6 +10,7 @@ use bigsmall_codec::scan::{Estimate, Extent, MODES, PerMode, Scan, pattern, scan
 use bigsmall_codec::{Mode, Original, PlainFile};
 use serde::Serialize;
 
+use super::auto_delta::{self, Choice, JsonChoice};
 use super::compress::{WEIGHTS, holds_weights, refuse_container};
 use crate::failure::Failure;
 use crate::interrupt;
@@ -29,6 +30,8 @@ Examples:
       all .safetensors and .gguf files in and below the directory, together
   bigsmall scan --full model.gguf
       the same from all of it, which takes as long as compressing it three times
+  bigsmall scan --base-dir /models my-tune
+      also which model in /models it is a fine-tune of, and what a patch would take
   bigsmall scan --json Llama-3-8B
       the same for programs, with exact numbers
 
@@ -54,6 +57,12 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "256M")]
     sample: u64,
 
+    /// Look for the base of a fine-tune in DIR, in the cache of the Hub and among models seen before, as compress --auto-delta does
+    ///
+    /// More than once for more directories. What was seen is remembered, as there.
+    #[arg(long = "base-dir", value_name = "DIR")]
+    base_dirs: Vec<PathBuf>,
+
     #[command(flatten)]
     threads: Threads,
 
@@ -73,6 +82,9 @@ struct Json {
     files: Vec<JsonFile>,
     groups: Vec<Group>,
     findings: Vec<Finding>,
+    /// With --base-dir, the base of each model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bases: Option<Vec<JsonChoice>>,
     total: Expected,
 }
 
@@ -172,8 +184,11 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let scans = scans.collect::<Result<Vec<Scanned>, Failure>>()?;
         Ok((scans, rayon::current_num_threads()))
     });
+    let bases = (!args.base_dirs.is_empty())
+        .then(|| auto_delta::choose(&args.source, &paths, &args.base_dirs, &meter))
+        .transpose();
     drop(meter);
-    let (scanned, threads) = scanned?;
+    let ((scanned, threads), bases) = (scanned?, bases?);
     if args.report.quiet {
         return Ok(ExitCode::SUCCESS);
     }
@@ -184,9 +199,13 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             file: scanned.file.clone(),
             expected: Expected::of(std::slice::from_ref(scanned), threads),
         });
-        ui::print_json(&Json { files: files.collect(), groups, findings, total })?;
+        let bases = bases.map(|bases| bases.iter().map(Choice::json).collect());
+        ui::print_json(&Json { files: files.collect(), groups, findings, bases, total })?;
     } else {
         ui::print(&describe(&scanned, &groups, &findings, &total))?;
+        if let Some(bases) = bases {
+            ui::print(&format!("\n{}", auto_delta::describe(&bases)))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
