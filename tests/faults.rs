@@ -83,6 +83,12 @@ fn refuse(kinds: &[(&str, &str)]) -> Count {
     scratch.write("damaged.bs", &damaged);
     scratch.write("damaged.bs.ecc", &sidecar);
     scratch.write("again.bs", &container);
+    // Of some elements of the base the lowest bits are other ones.
+    let mut base = original.clone();
+    base[1000..300_000].iter_mut().step_by(6).for_each(|byte| *byte ^= 1);
+    scratch.write("base.safetensors", &base);
+    scratch.ok("compress -q m.safetensors --delta-from base.safetensors -o patch.bs");
+    let patch = scratch.read("patch.bs");
     scratch.write("upstream.bs", fs::read(format!("{UPSTREAM}/default_bf16/model.bs")).unwrap());
     scratch.ok("migrate -q upstream.bs -o migrated.bs");
     let migrated = scratch.read("migrated.bs");
@@ -97,6 +103,8 @@ fn refuse(kinds: &[(&str, &str)]) -> Count {
         ("repair -q --threads 1 damaged.bs -o fixed.bs", "fixed.bs", None, &container),
         ("repair -q --threads 1 --in-place damaged.bs", "damaged.bs", Some(&damaged), &container),
         ("migrate -q --threads 1 upstream.bs -o migrated.bs", "migrated.bs", None, &migrated),
+        ("compress -q --threads 1 m.safetensors --delta-from base.safetensors -o p.bs", "p.bs", None, &patch),
+        ("apply -q --threads 1 -f base.safetensors patch.bs -o out", "out", Some(old), &original),
     ];
     let mut count = Count::default();
     for (line, target, before, after) in jobs {

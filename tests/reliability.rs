@@ -347,7 +347,7 @@ impl Killing<'_> {
 #[test]
 fn whoever_is_killed_leaves_the_old_state_or_the_new_one() {
     // A script asks for more of them.
-    let rounds = std::env::var("BIGSMALL_KILLS").map_or(25, |rounds| rounds.parse().expect("a number"));
+    let rounds = std::env::var("BIGSMALL_KILLS").map_or(20, |rounds| rounds.parse().expect("a number"));
     let scratch = Scratch::new();
     let original = model(&[("a", "BF16", 2, 12_000_000), ("b", "F32", 4, 4_000_000)]);
     scratch.write("m.safetensors", &original);
@@ -365,10 +365,17 @@ fn whoever_is_killed_leaves_the_old_state_or_the_new_one() {
     scratch.write("upstream2.bs", &upstream);
     scratch.ok("migrate -q --no-backup upstream2.bs");
     let migrated_there = scratch.read("upstream2.bs");
+    // Of every other BF16 of the base the lowest bits are other ones.
+    let mut base = original.clone();
+    base[1000..12_000_000].iter_mut().step_by(4).for_each(|byte| *byte ^= 1);
+    scratch.write("base.safetensors", &base);
+    scratch.ok("compress -q m.safetensors --delta-from base.safetensors -o patch.bs");
+    let patch = scratch.read("patch.bs");
+    assert!(patch.len() * 10 < container.len() * 9, "it is no patch");
     let mut random = Random(u64::from(std::process::id()));
     let old = b"what was there".as_slice();
     let mut killed = 0;
-    for killing in [
+    let killings = [
         Killing {
             line: "compress -q -f m.safetensors -o new.bs",
             target: "new.bs",
@@ -392,11 +399,31 @@ fn whoever_is_killed_leaves_the_old_state_or_the_new_one() {
             before: Some(&upstream),
             after: &migrated_there,
         },
-    ] {
+        Killing {
+            line: "compress -q -f m.safetensors --delta-from base.safetensors -o new.bs",
+            target: "new.bs",
+            before: Some(old),
+            after: &patch,
+        },
+        Killing {
+            line: "apply -q base.safetensors patch.bs -o applied",
+            target: "applied",
+            before: None,
+            after: &original,
+        },
+        Killing {
+            line: "apply -q -f --check base.safetensors patch.bs -o applied",
+            target: "applied",
+            before: Some(old),
+            after: &original,
+        },
+    ];
+    for killing in &killings {
         killed += killing.run(&scratch, &mut random, rounds);
     }
-    assert!(killed > rounds, "only {killed} of {} were killed before they were done", 8 * rounds);
-    println!("{killed} commands killed at random moments");
+    let all = killings.len() as u32 * rounds;
+    assert!(killed > rounds, "only {killed} of {all} were killed before they were done");
+    println!("{killed} of {all} commands killed at random moments before they were done");
 }
 
 #[test]

@@ -311,6 +311,81 @@ fn a_full_disk_costs_nothing_that_was_done() {
     assert!(scratch.read("m.bs") == scratch.read("expected"));
 }
 
+/// The base that a model may have been trained from: of every third element the lowest bits are other ones.
+fn base_of(tuned: &[u8]) -> Vec<u8> {
+    let header = 8 + u64::from_le_bytes(tuned[..8].try_into().unwrap()) as usize;
+    let mut base = tuned.to_vec();
+    for (number, byte) in base[header..].iter_mut().enumerate().step_by(6) {
+        *byte ^= (number / 6 % 7) as u8;
+    }
+    base
+}
+
+#[test]
+fn a_patch_is_gone_on_with_and_a_changed_base_is_noticed() {
+    let scratch = Scratch::new();
+    let original = long_model();
+    scratch.write("m.safetensors", &original);
+    let base = scratch.write("base.safetensors", base_of(&original));
+    let time = fs::metadata(&base).unwrap().modified().unwrap();
+    let line = "m.safetensors --delta-from base.safetensors";
+    let patch_of = |line: &str| {
+        scratch.ok(&format!("compress -q {line} -o fresh"));
+        let patch = scratch.read("fresh");
+        fs::remove_file(scratch.path("fresh")).unwrap();
+        patch
+    };
+    let patch = patch_of(line);
+    let half = patch.len() as u64 / 2;
+    stopped(&scratch, &format!("compress -q {line}"), "", half, Signal::KILL);
+    let (temporary, journal) = unfinished(&scratch);
+    let left = [&temporary, &journal].map(|path| (path.clone(), fs::read(path).unwrap()));
+    let restore = || left.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    let taken = resumes(&scratch, line, "m.bs", &patch, "as it was left");
+    assert!(taken > original.len() as u64 / 5, "only {taken} bytes were taken over");
+    // A torn end, and a flipped bit, which costs its chunk.
+    restore();
+    fs::write(&temporary, &left[0].1[..left[0].1.len() * 2 / 3]).unwrap();
+    let some = resumes(&scratch, line, "m.bs", &patch, "a torn end");
+    assert!(some > 0 && some <= taken, "{some} of {taken} bytes were taken over");
+    // No patch, another name of the base, and another base that is as long and, by its time, as old.
+    restore();
+    assert_eq!(resumes(&scratch, "m.safetensors", "m.bs", &patch_of("m.safetensors"), "no base"), 0);
+    fs::hard_link(&base, scratch.path("again.safetensors")).unwrap();
+    let again = "m.safetensors --delta-from again.safetensors";
+    let expected = patch_of(again);
+    restore();
+    assert_eq!(resumes(&scratch, again, "m.bs", &expected, "another name"), 0);
+    fs::remove_file(scratch.path("again.safetensors")).unwrap();
+    let mut changed = fs::read(&base).unwrap();
+    changed[20_000_000] ^= 1;
+    fs::write(&base, changed).unwrap();
+    fs::File::options().write(true).open(&base).unwrap().set_modified(time).unwrap();
+    let expected = patch_of(line);
+    restore();
+    assert_eq!(resumes(&scratch, line, "m.bs", &expected, "another base"), 0);
+}
+
+#[test]
+fn a_directory_of_patches_is_gone_on_with_over_compressed_bases() {
+    let scratch = Scratch::new();
+    let (first, second) = (model(&[("a", "BF16", 2, 9_000_000)]), long_model());
+    for (name, tuned) in [("1", &first), ("2", &second)] {
+        scratch.write(format!("tuned/{name}.safetensors"), tuned);
+        scratch.write(format!("base/{name}.safetensors"), base_of(tuned));
+    }
+    scratch.ok("compress -q base");
+    let line = "compress -q tuned --delta-from base-bigsmall -o out";
+    scratch.ok(line);
+    let expected = ["out/1.bs", "out/2.bs"].map(|name| scratch.read(name));
+    fs::remove_dir_all(scratch.path("out")).unwrap();
+    let len = (expected[0].len() + expected[1].len() / 2) as u64;
+    stopped(&scratch, line, "", len, Signal::KILL);
+    let taken = resumed(&scratch.json("compress --json --resume tuned --delta-from base-bigsmall -o out"));
+    assert!(taken[0] == first.len() as u64 && taken[1] > 0 && taken[1] < second.len() as u64, "{taken:?}");
+    assert!(["out/1.bs", "out/2.bs"].map(|name| scratch.read(name)) == expected);
+}
+
 #[test]
 fn files_in_place_are_gone_on_with_as_well() {
     let scratch = Scratch::new();

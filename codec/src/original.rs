@@ -5,11 +5,12 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::wire::Put;
 
 /// The chunk size, in bytes of the original, of anything that does not bring its own.
 pub const DEFAULT_CHUNK_SIZE: u32 = 256 << 10;
@@ -176,6 +177,15 @@ pub trait Original: Send + Sync {
         Ok(())
     }
 
+    /// What tells the files that the original is read from apart from all others, and from what they were before they changed, as far
+    /// as their metadata can. Nothing where there are no files.
+    ///
+    /// # Errors
+    /// Those of asking.
+    fn stamp(&self) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
     /// Fills `buf` with the bytes of the original from `offset` on.
     ///
     /// # Errors
@@ -263,6 +273,21 @@ impl Original for PlainFile {
             return Err(Error::new(ErrorKind::SourceChanged, "the file changed while it was read").in_file(&self.path));
         }
         Ok(())
+    }
+
+    fn stamp(&self) -> Result<Vec<u8>> {
+        let metadata = self.file.metadata().map_err(|e| Error::io("cannot stat the file", e).in_file(&self.path))?;
+        let mut stamp = Vec::new();
+        // Not the device: its number may be another one after a restart.
+        stamp.put_u64(metadata.ino());
+        stamp.put_u64(metadata.len());
+        for (seconds, nanoseconds) in
+            [(metadata.mtime(), metadata.mtime_nsec()), (metadata.ctime(), metadata.ctime_nsec())]
+        {
+            stamp.put_u64(seconds as u64);
+            stamp.put_u64(nanoseconds as u64);
+        }
+        Ok(stamp)
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {

@@ -313,6 +313,10 @@ impl Original for Stored {
         self.original().check_unchanged()
     }
 
+    fn stamp(&self) -> Result<Vec<u8>> {
+        self.original().stamp()
+    }
+
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         self.original().read_at(offset, buf)
     }

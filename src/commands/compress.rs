@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fs::Metadata;
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use bigsmall_codec::original::MAX_CHUNK_SIZE;
 use bigsmall_codec::output::{Attributes, KeptJournal, NewFile};
 use bigsmall_codec::parity::Share;
 use bigsmall_codec::patch::Model;
-use bigsmall_codec::{Container, Error, PlainFile, Progress, Stored};
+use bigsmall_codec::{Container, Original, PlainFile, Progress, Stored};
 use serde::Serialize;
 
 use super::auto_delta::{Choice, JsonChoice};
@@ -107,7 +106,7 @@ pub struct Args {
     ///
     /// The result is a patch, which is of use only with BASE: bigsmall apply and decompress --base make SRC of the two again.
     /// SRC may then be compressed as well. If BASE is itself a patch, give also what that was made of, with --base.
-    #[arg(long, visible_alias = "base", value_name = "BASE", conflicts_with_all = ["in_place", "hf_cache", "resume"])]
+    #[arg(long, visible_alias = "base", value_name = "BASE", conflicts_with_all = ["in_place", "hf_cache"])]
     delta_from: Vec<PathBuf>,
 
     /// As --delta-from, with the base that is found and saves most, if one does
@@ -115,7 +114,7 @@ pub struct Args {
     /// It is looked for in the cache of Hugging Face, among models that were seen before, and where --base-dir says. Models are
     /// compared by some thousand of their weights. What was seen is remembered in bigsmall/models.json in the user's cache
     /// directory, which may be deleted.
-    #[arg(long, conflicts_with_all = ["delta_from", "in_place", "hf_cache", "resume"])]
+    #[arg(long, conflicts_with_all = ["delta_from", "in_place", "hf_cache"])]
     auto_delta: bool,
 
     /// Look for a base in DIR and below it as well; several times if need be
@@ -141,7 +140,7 @@ pub struct Args {
     /// Go on from where an interrupted run with the same SRC and OUT got to, and leave what is done if this one fails
     ///
     /// What was done is taken over only if it provably is what this run would write: the result is the same as that of a run without
-    /// interruption. If the source has changed since, or the options, its container is begun anew. Without this option what an
+    /// interruption. If the source has changed since, or the base or the options, its container is begun anew. Without this option what an
     /// interrupted run has left is removed.
     #[arg(long)]
     resume: bool,
@@ -398,9 +397,18 @@ struct Compression<'a> {
 }
 
 impl Compression<'_> {
-    /// What a file is to be a patch of.
-    fn bases_of(&self, item: &Item) -> &Bases {
-        auto_delta::base_of(self.choices, &item.source).unwrap_or(self.bases)
+    /// What a file is to be a patch of, if it is.
+    fn base_of(&self, item: &Item) -> Option<&Model> {
+        auto_delta::base_of(self.choices, &item.source).unwrap_or(self.bases).first().map(|base| &**base)
+    }
+
+    /// A file, and the name that is recorded of it. If it is to be a patch, it may be compressed.
+    fn open(&self, item: &Item) -> Result<(Box<dyn Original>, String), Failure> {
+        let (source, name) = match self.base_of(item) {
+            Some(_) => open_original(&item.source, self.bases)?,
+            None => (Box::new(PlainFile::open(&item.source)?) as Box<dyn Original>, None),
+        };
+        Ok((source, name.unwrap_or_else(|| recorded_name(&item.source))))
     }
 }
 
@@ -408,37 +416,18 @@ impl Conversion for Compression<'_> {
     type Outcome = Summary;
 
     fn convert(&mut self, item: &Item, file: &mut NewFile) -> Result<(Summary, Attributes), Failure> {
-        if let Some(base) = self.bases_of(item).first() {
-            return self.make_patch(item, file, base);
-        }
-        let source = PlainFile::open(&item.source)?;
-        let metadata = source.file().metadata();
-        let metadata = metadata.map_err(|e| Error::io("cannot be read", e).in_file(&item.source))?;
-        let summary = container::compress_file(&source, &recorded_name(&item.source), self.options, file, self.meter)?;
+        let metadata = tree::source_metadata(&item.source)?;
+        let (source, name) = self.open(item)?;
+        let base = self.base_of(item);
+        let summary = container::compress_file(&*source, &name, self.options, base, file, self.meter)?;
         Ok((summary, Attributes::of(&metadata)))
     }
 
     fn finished(&mut self, item: &Item, place: &Path, journal: &KeptJournal) -> Option<Summary> {
-        if self.bases_of(item).first().is_some() {
-            return None;
-        }
-        let source = PlainFile::open(&item.source).ok()?;
-        let name = recorded_name(&item.source);
-        let summary = container::finished(&source, &name, self.options, place, journal, &Quiet(self.meter));
+        let (source, name) = self.open(item).ok()?;
+        let base = self.base_of(item);
+        let summary = container::finished(&*source, &name, self.options, base, place, journal, &Quiet(self.meter));
         summary.inspect(|_| self.meter.advance(item.source_len))
-    }
-}
-
-impl Compression<'_> {
-    /// Writes the patch of `item` to `file`, and gives the attributes that the file is to have.
-    fn make_patch(&self, item: &Item, file: &mut NewFile, base: &Model) -> Result<(Summary, Attributes), Failure> {
-        let (source, name) = open_original(&item.source, self.bases)?;
-        let name = name.unwrap_or_else(|| recorded_name(&item.source));
-        let mut out = BufWriter::with_capacity(1 << 20, &mut *file);
-        let summary = container::compress_patch(&*source, &name, self.options, base, &mut out, self.meter);
-        drop(out);
-        let summary = summary.map_err(|e| file.name_failure(e))?;
-        Ok((summary, Attributes::of(&tree::source_metadata(&item.source)?)))
     }
 }
 

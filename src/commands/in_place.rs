@@ -169,7 +169,7 @@ pub fn replace(candidate: &Candidate, options: &Options, resume: Start, meter: &
         Start::Anew => NewFile::create(target, existing)?,
         Start::Resume => NewFile::resume(target, existing)?,
     };
-    let summary = container::compress_file(&source, &recorded_name(path), options, &mut file, meter)?;
+    let summary = container::compress_file(&source, &recorded_name(path), options, None, &mut file, meter)?;
     let mut replaced = Replaced {
         source: path.clone(),
         container: None,

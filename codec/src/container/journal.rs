@@ -5,13 +5,13 @@
 //! every few seconds both files are synced.
 //!
 //! Nothing in it is believed. A record counts only if its checksum holds; a chunk is taken over only if its stored bytes have
-//! the checksum recorded *and* decode, with the tables that this run has made, to the bytes of the source. So whatever a power
+//! the checksum recorded *and* decode, with the tables that this run has made and the base that it has, to the bytes of the source. So whatever a power
 //! cut made of the two files, what comes out is what an undisturbed run writes; and even if the source was changed without a trace,
 //! it is that source. Only the coding is saved; the source is read, hashed and planned anew.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::frame::{PREAMBLE_LEN, VERSION};
@@ -20,7 +20,8 @@ use super::writer::Options;
 use crate::checksum::checksum;
 use crate::chunk::Codec;
 use crate::error::{Error, Result};
-use crate::original::MAX_CHUNK_SIZE;
+use crate::original::{MAX_CHUNK_SIZE, Original};
+use crate::patch::Model;
 use crate::wire::{Put, Reader};
 
 /// What a journal begins with.
@@ -37,23 +38,20 @@ const FRAMING: u64 = 4 + 8;
 pub(super) struct Making(Vec<u8>);
 
 impl Making {
-    /// To compress `source`, whose name is recorded as `name`.
-    pub(super) fn of(source: &File, name: &str, options: &Options) -> io::Result<Making> {
-        let metadata = source.metadata()?;
+    /// To compress `source`, whose name is recorded as `name`, as a patch of `base` if there is one.
+    ///
+    /// # Errors
+    /// Those of asking for their [stamps](Original::stamp).
+    pub(super) fn of(source: &dyn Original, name: &str, options: &Options, base: Option<&Model>) -> Result<Making> {
         let mut bytes = MAGIC.to_vec();
         // The same options may mean other bytes in another version of the program.
         bytes.put_bytes(env!("CARGO_PKG_VERSION").as_bytes());
         bytes.put_bytes(VERSION.to_string().as_bytes());
         bytes.put_bytes(format!("{options:?}").as_bytes());
         bytes.put_bytes(name.as_bytes());
-        // Not the device: its number may be another one after a restart.
-        bytes.put_u64(metadata.ino());
-        bytes.put_u64(metadata.len());
-        for (seconds, nanoseconds) in
-            [(metadata.mtime(), metadata.mtime_nsec()), (metadata.ctime(), metadata.ctime_nsec())]
-        {
-            bytes.put_u64(seconds as u64);
-            bytes.put_u64(nanoseconds as u64);
+        bytes.put_bytes(&source.stamp()?);
+        if let Some(base) = base {
+            bytes.put_bytes(&base.stamp()?);
         }
         Ok(Making(bytes))
     }

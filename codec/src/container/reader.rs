@@ -365,6 +365,14 @@ impl Original for Container {
         self.base.as_ref().map_or(Ok(()), Base::check_unchanged)
     }
 
+    fn stamp(&self) -> Result<Vec<u8>> {
+        let mut stamp = self.store.stamp()?;
+        if let Some(base) = &self.base {
+            stamp.extend(base.stamp()?);
+        }
+        Ok(stamp)
+    }
+
     fn decode_chunk(&self, chunk: ChunkIndex, out: &mut [u8]) -> Result<()> {
         let mut base = BASES.with_borrow_mut(Vec::pop).unwrap_or_default();
         let against = match self.against(chunk, &mut base) {

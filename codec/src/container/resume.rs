@@ -10,8 +10,9 @@ use super::journal::{Journal, Making};
 use super::writer::{self, Options, Out, Summary};
 use crate::Progress;
 use crate::error::{Error, Result};
-use crate::original::{Original, PlainFile};
+use crate::original::Original;
 use crate::output::{KeptJournal, NewFile, Syncer};
+use crate::patch::Model;
 
 /// How often what has been written is synced, so that a power cut costs no more than the work of this time. Nothing waits for
 /// it, and it has to be written once anyway.
@@ -20,19 +21,21 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// Bytes that are written at a time.
 const BUFFER: usize = 1 << 20;
 
-/// As [`compress`](super::compress), from a file to a new file, which keeps a [journal](NewFile::journal) of what is done. If `file`
-/// was [resumed](NewFile::resume), what it holds already is taken over as far as it is provably what would be written.
+/// As [`compress`](super::compress), or, with a `base`, as [`compress_patch`](super::compress_patch), to a new file, which keeps a
+/// [journal](NewFile::journal) of what is done. If `file` was [resumed](NewFile::resume), what it holds already is taken over as far
+/// as it is provably what would be written.
 ///
 /// # Errors
-/// As [`compress`](super::compress); those of `file` name it.
+/// As [`compress_patch`](super::compress_patch); those of `file` name it.
 pub fn compress_file(
-    source: &PlainFile,
+    source: &dyn Original,
     name: &str,
     options: &Options,
+    base: Option<&Model>,
     file: &mut NewFile,
     progress: &dyn Progress,
 ) -> Result<Summary> {
-    let making = Making::of(source.file(), name, options).map_err(|e| Error::io("cannot stat the file", e))?;
+    let making = Making::of(source, name, options, base)?;
     let cannot_keep = |target: &Path, e| Error::io("cannot keep a journal", e).in_file(target);
     let target = file.target().to_owned();
     let journal = file.journal()?.try_clone().map_err(|e| cannot_keep(&target, e))?;
@@ -43,7 +46,7 @@ pub fn compress_file(
     std::thread::scope(|scope| {
         let syncing = scope.spawn(move || sync_until(&ended, &syncer));
         let out = Out::File(BufWriter::with_capacity(BUFFER, &mut *file), journal);
-        let summary = writer::write(source, name, options, None, out, Some(&kept), progress);
+        let summary = writer::write(source, name, options, base, out, Some(&kept), progress);
         drop(end);
         let synced = syncing.join().expect("syncing does not panic");
         let summary = summary.map_err(|e| file.name_failure(e))?;
@@ -61,16 +64,17 @@ fn sync_until(ended: &mpsc::Receiver<()>, syncer: &Syncer) -> Result<()> {
 }
 
 /// What [`compress_file`] said of the container at `place`, if that is what an earlier run, which left the `journal`, has made of the same
-/// source in the same way, complete and undamaged.
+/// source and `base` in the same way, complete and undamaged.
 pub fn finished(
-    source: &PlainFile,
+    source: &dyn Original,
     name: &str,
     options: &Options,
+    base: Option<&Model>,
     place: &Path,
     journal: &KeptJournal,
     progress: &dyn Progress,
 ) -> Option<Summary> {
-    let making = Making::of(source.file(), name, options).ok()?;
+    let making = Making::of(source, name, options, base).ok()?;
     let container = Some(place).filter(|_| making.is_that_of(journal.path())).and_then(|p| Container::open(p).ok())?;
     let is_sound = container.len() == source.len() && container.damaged_chunks(progress).ok()? == 0;
     is_sound.then(|| Summary {
@@ -78,7 +82,7 @@ pub fn finished(
         stored_len: container.stored_len(),
         sha256: *container.sha256(),
         kept_len: container.len(),
-        is_patch: false,
+        is_patch: container.base_record().is_some(),
     })
 }
 
@@ -86,7 +90,7 @@ pub fn finished(
 mod tests {
     use super::*;
     use crate::chunk::tests::scaled_weights;
-    use crate::original::Memory;
+    use crate::original::{Memory, PlainFile};
     use crate::output::{Attributes, Existing};
     use crate::split::Element;
     use sha2::Digest;
@@ -95,10 +99,15 @@ mod tests {
     /// Makes the container of the file at `source` in the same directory, gone on with what lies there; gives it, its journal as it
     /// was in the end, and how many bytes were taken over.
     fn make(source: &Path) -> (Vec<u8>, Vec<u8>, u64) {
+        make_over(source, None)
+    }
+
+    /// The same, as a patch if there is a base.
+    fn make_over(source: &Path, base: Option<&Model>) -> (Vec<u8>, Vec<u8>, u64) {
         let target = source.with_extension("bs");
         let plain = PlainFile::open(source).unwrap();
         let mut file = NewFile::resume(&target, Existing::Replace).unwrap();
-        let summary = compress_file(&plain, "model", &Options::default(), &mut file, &()).unwrap();
+        let summary = compress_file(&plain, "model", &Options::default(), base, &mut file, &()).unwrap();
         let attributes = Attributes::of(&plain.file().metadata().unwrap());
         let journal = file.commit_keeping_journal(&attributes).unwrap().unwrap();
         (fs::read(&target).unwrap(), fs::read(journal.path()).unwrap(), summary.kept_len)
@@ -146,6 +155,45 @@ mod tests {
             assert_eq!(container.sha256()[..], sha2::Sha256::digest(&changed)[..], "bytes {from} to {to}");
             assert!(kept < original.len() as u64, "bytes {from} to {to}");
         }
+    }
+
+    #[test]
+    fn what_is_of_another_base_is_not_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| directory.path().join(name);
+        let (source, elements) = (place("tuned"), 1_500_000);
+        let header = format!(r#"{{"a":{{"dtype":"BF16","shape":[{elements}],"data_offsets":[0,{}]}}}}"#, elements * 2);
+        let file = |weights: &[u8]| {
+            [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &weights[..elements * 2]].concat()
+        };
+        let tuned = weights(1);
+        fs::write(&source, file(&tuned)).unwrap();
+        // Bases of which some elements are other ones: many, or some in another place.
+        let bases = [3, 5].map(|step| {
+            let mut base = tuned.clone();
+            base.iter_mut().step_by(2 * step).for_each(|byte| *byte ^= 1);
+            let path = place(&format!("base{step}"));
+            fs::write(&path, file(&base)).unwrap();
+            let mut model = Model::new("base");
+            model.add("base", std::sync::Arc::new(PlainFile::open(&path).unwrap())).unwrap();
+            model
+        });
+        let (patch, journal, _) = make_over(&source, Some(&bases[0]));
+        let leave = |patch: &[u8], journal: &[u8]| {
+            fs::write(place(".tuned.bs.aaaaaa.bigsmall-tmp"), patch).unwrap();
+            fs::write(place(".tuned.bs.aaaaaa.bigsmall-journal"), journal).unwrap();
+        };
+        leave(&patch, &journal);
+        let (again, _, kept) = make_over(&source, Some(&bases[0]));
+        assert!(again == patch && kept == file(&tuned).len() as u64);
+        leave(&patch, &journal);
+        let (other, other_journal, kept) = make_over(&source, Some(&bases[1]));
+        assert_eq!(kept, 0);
+        // A journal that says it is of the other base.
+        let forged = [journal_header(&other_journal), &journal[journal_header(&journal).len()..]].concat();
+        leave(&patch, &forged);
+        let (made, _, kept) = make_over(&source, Some(&bases[1]));
+        assert!(made == other && kept < 1000, "{kept} bytes were taken over");
     }
 
     /// The first record of a journal.

@@ -24,7 +24,7 @@ use crate::checksum::checksum;
 use crate::chunk::block::{Buffers, Scratch};
 use crate::chunk::delta::convert::convert;
 use crate::chunk::delta::plan::DeltaPlan;
-use crate::chunk::delta::{Delta, Kind};
+use crate::chunk::delta::{Against, Delta, Kind};
 use crate::chunk::normalise::Shape;
 use crate::chunk::plan::{MAY_SHARE_TABLE, Pieces, Plan, ReadyPlan, Sample, Shared, zstd_level};
 use crate::chunk::quantised::{BlockPlan, BlockStatistics};
@@ -342,6 +342,17 @@ impl BasePiece {
     }
 }
 
+/// What the index says of the base of a segment, but for the tables.
+fn delta_entry(base: &SegmentBase, plan: Option<&DeltaPlan>) -> Delta {
+    Delta {
+        offset: base.offset,
+        element: base.element,
+        origin: plan.map_or(0, |plan| plan.origin),
+        thresholds: plan.map_or(Vec::new(), |plan| plan.thresholds.clone()),
+        tables: 0..0,
+    }
+}
+
 /// A piece coded.
 struct CodedPiece {
     /// The segment that it begins.
@@ -457,14 +468,20 @@ impl Job<'_> {
             let first = |chunk: usize| {
                 (piece.range.start - segment.range.start + (chunk * chunk_size) as u64) / segment.element.size() as u64
             };
+            // What chunks of an earlier run are decoded with.
+            let entry = self.bases[piece.segment].as_ref().map(|place| delta_entry(place, delta.as_ref()));
+            let delta_tables = delta.as_ref().map_or(&[][..], |delta| &delta.tables);
             let chunks = bytes.par_chunks(chunk_size).enumerate();
             chunks
                 .map(|(chunk, bytes)| {
                     let (element, tables, first) = (segment.element, &begun.tables[..], first(chunk));
-                    let place = Place { element, tables, scale: plain.scale(), first, against: None };
                     let begin = chunk * chunk_size;
                     let range = begin..begin + bytes.len();
                     let base = base.as_ref().map(|base| base.of_chunk(range, element, delta.as_ref()));
+                    let against = base.zip(entry.as_ref());
+                    let against =
+                        against.map(|(base, delta)| Against { delta, tables: delta_tables, base: base.bytes });
+                    let place = Place { element, tables, scale: plain.scale(), first, against };
                     self.encode_chunk(plain, place, base, bytes, kept.get(chunk))
                 })
                 .collect::<Result<Vec<_>>>()
@@ -709,13 +726,7 @@ impl Writer<'_> {
                     first_chunk: self.chunks_promised,
                     tables: 0..0,
                     scale: plain.scale().cloned(),
-                    delta: self.job.bases[segment].map(|base| Delta {
-                        offset: base.offset,
-                        element: base.element,
-                        origin: delta.as_ref().map_or(0, |delta| delta.origin),
-                        thresholds: delta.as_ref().map_or(Vec::new(), |delta| delta.thresholds.clone()),
-                        tables: 0..0,
-                    }),
+                    delta: self.job.bases[segment].map(|base| delta_entry(&base, delta.as_ref())),
                 };
                 let delta_tables = delta.as_ref().map_or(Vec::new(), |delta| delta.tables.clone());
                 self.chunks_promised += entry.chunks();

@@ -147,6 +147,10 @@ impl Original for Mended {
         self.read_at(self.grid.range(chunk).start, out)
     }
 
+    fn stamp(&self) -> Result<Vec<u8>> {
+        self.copies.first().map_or(Ok(Vec::new()), |file| file.stamp())
+    }
+
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let geometry = *self.sidecar.geometry();
         let end = offset.checked_add(buf.len() as u64).filter(|&end| end <= geometry.file_len);

@@ -49,6 +49,18 @@ impl Base {
         &self.record
     }
 
+    /// The originals that it is read from, each once.
+    fn distinct(&self) -> Vec<&Arc<dyn Original>> {
+        let mut distinct: Vec<&Arc<dyn Original>> = Vec::new();
+        for original in self.originals() {
+            let is_it = |other: &&Arc<dyn Original>| Arc::as_ptr(other).cast::<()>() == Arc::as_ptr(original).cast();
+            if !distinct.iter().any(is_it) {
+                distinct.push(original);
+            }
+        }
+        distinct
+    }
+
     /// The originals that it is read from, each at least once.
     pub fn originals(&self) -> impl Iterator<Item = &Arc<dyn Original>> {
         self.parts.iter().map(|part| &part.original)
@@ -56,15 +68,13 @@ impl Base {
 
     /// Fails if any of the originals has changed since it was opened.
     pub(crate) fn check_unchanged(&self) -> Result<()> {
-        let mut asked: Vec<*const ()> = Vec::new();
-        for original in self.originals() {
-            let address = Arc::as_ptr(original).cast();
-            if !asked.contains(&address) {
-                asked.push(address);
-                original.check_unchanged()?;
-            }
-        }
-        Ok(())
+        self.distinct().into_iter().try_for_each(|original| original.check_unchanged())
+    }
+
+    /// The [stamps](Original::stamp) of the originals.
+    pub(crate) fn stamp(&self) -> Result<Vec<u8>> {
+        let stamps = self.distinct().into_iter().map(|original| original.stamp()).collect::<Result<Vec<_>>>()?;
+        Ok(stamps.concat())
     }
 
     /// The name of the tensor that byte `offset`, counted over all tensors, belongs to.

@@ -15,6 +15,7 @@ use crate::original::Original;
 use crate::split::Element;
 use crate::stored::Stored;
 use crate::stream::cancelled;
+use crate::wire::Put;
 
 /// Bytes that are looked at in each of three places of a tensor.
 const PROBE: u64 = 4 << 10;
@@ -161,6 +162,17 @@ impl Model {
     /// The bytes of all its originals.
     pub fn total_len(&self) -> u64 {
         self.files.iter().map(|file| file.original.len()).sum()
+    }
+
+    /// What it is called and the [stamps](Original::stamp) of its files.
+    pub(crate) fn stamp(&self) -> Result<Vec<u8>> {
+        let mut stamp = Vec::new();
+        stamp.put_bytes(self.name.as_bytes());
+        for file in &self.files {
+            stamp.put_bytes(file.name.as_bytes());
+            stamp.put_bytes(&file.original.stamp()?);
+        }
+        Ok(stamp)
     }
 
     /// The original of a file.

@@ -421,6 +421,14 @@ impl Original for UpstreamFile {
     fn check_unchanged(&self) -> Result<()> {
         self.store.check_unchanged()
     }
+
+    fn stamp(&self) -> Result<Vec<u8>> {
+        let mut stamp = self.store.stamp()?;
+        if let Some(base) = &self.base {
+            stamp.extend(base.original.stamp()?);
+        }
+        Ok(stamp)
+    }
 }
 
 /// A tensor, and its dtype for its place in the file.
