@@ -10,8 +10,9 @@ use crate::decompress::decompress;
 use crate::error::{Error, Result};
 use crate::original::{ChunkIndex, Grid, Original, PlainFile};
 use crate::output::NewFile;
+use crate::parity::sidecar_path;
 use crate::patch::{Base, BaseRecord};
-use crate::upstream::{self, TensorCache, UpstreamFile};
+use crate::upstream::{self, PackageParity, TensorCache, UpstreamFile};
 use crate::verify::{self, Report, Sample};
 
 /// An open file that holds an original. What forms there are matters to few; to most it is an [`Original`].
@@ -58,6 +59,24 @@ pub struct StoredUsage {
     pub stored_len: u64,
 }
 
+/// What is decoded, and put right, in one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// A chunk of a container.
+    Chunk(ChunkIndex),
+    /// A tensor of a file of the Python package, by its name.
+    Tensor(&'a str),
+}
+
+impl std::fmt::Display for Piece<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Piece::Chunk(chunk) => write!(f, "chunk {}", chunk.0),
+            Piece::Tensor(name) => write!(f, "tensor {name:?}"),
+        }
+    }
+}
+
 impl From<CodecUsage> for StoredUsage {
     fn from(usage: CodecUsage) -> StoredUsage {
         StoredUsage {
@@ -78,7 +97,8 @@ impl Stored {
         Stored::from_file(PlainFile::open(path)?, path, cache)
     }
 
-    /// As [`open`](Stored::open); a container is opened as [protected](Container::open_protected).
+    /// As [`open`](Stored::open), but what is damaged is put right while it is read, as far as the sidecar beside the file goes: see
+    /// [`Container::open_protected`] and [`UpstreamFile::from_protected_file`].
     ///
     /// # Errors
     /// As [`open`](Stored::open).
@@ -102,17 +122,33 @@ impl Stored {
     /// # Errors
     /// As [`open`](Stored::open).
     pub fn from_protected_file(file: PlainFile, path: &Path, cache: &Arc<TensorCache>) -> Result<Stored> {
-        match upstream::is_upstream(&start(&file)?) {
-            true => UpstreamFile::from_file(file, path, cache).map(|file| Stored::Upstream(file.into())),
+        // The sidecar tells what a file is whose beginning is lost.
+        let is_upstream = upstream::is_upstream(&start(&file)?)
+            || !Container::is_container(path)? && PackageParity::is_one(&sidecar_path(path)).unwrap_or(false);
+        match is_upstream {
+            true => UpstreamFile::from_protected_file(file, path, cache).map(|file| Stored::Upstream(file.into())),
             false => Container::from_protected_file(file, path).map(|file| Stored::Container(file.into())),
         }
     }
 
-    /// The same, which calls `tell` as [a container](Container::on_mended) does whenever a damaged chunk was repaired.
-    pub fn on_mended(self, tell: impl Fn(ChunkIndex) + Send + Sync + 'static) -> Stored {
+    /// The same, which calls `tell` whenever a damaged piece was put right while it was read, with what it is: see
+    /// [`Container::on_mended`] and [`UpstreamFile::on_mended`].
+    pub fn on_mended(self, tell: impl Fn(&Piece<'_>) + Send + Sync + 'static) -> Stored {
         match self {
-            Stored::Container(container) => Stored::Container(container.on_mended(tell).into()),
-            upstream => upstream,
+            Stored::Container(container) => {
+                Stored::Container(container.on_mended(move |chunk| tell(&Piece::Chunk(chunk))).into())
+            }
+            Stored::Upstream(file) => {
+                Stored::Upstream(file.on_mended(move |tensor| tell(&Piece::Tensor(tensor))).into())
+            }
+        }
+    }
+
+    /// Whether it could be opened thanks to its sidecar alone; then nobody is [told](Stored::on_mended) of what was put right.
+    pub fn has_mended_index(&self) -> bool {
+        match self {
+            Stored::Container(container) => container.has_mended_index(),
+            Stored::Upstream(file) => file.has_mended_header(),
         }
     }
 

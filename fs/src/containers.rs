@@ -212,34 +212,27 @@ impl Containers {
     fn open_file(&self, file: PlainFile, path: &Path) -> Result<Shown, Error> {
         let original = Shown::open(file, path, &self.tensors)?;
         tracing::debug!("{}: opened", path.display());
-        Ok(match original {
-            Shown::Stored(Stored::Container(container)) => {
-                if container.has_mended_index() {
-                    tracing::warn!(
-                        "{}: its index is damaged: it is read through its sidecar, and should be repaired",
-                        path.display()
-                    );
-                }
-                let (healed, of) = (Arc::clone(&self.healed), path.to_owned());
-                let container = container.on_mended(move |chunk| {
-                    healed.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(
-                        "{}: chunk {} is damaged: it was restored from the sidecar; the file should be repaired",
-                        of.display(),
-                        chunk.0
-                    );
-                });
-                Shown::Stored(Stored::Container(container.into()))
-            }
-            Shown::Stored(Stored::Upstream(file)) => {
-                tracing::info!(
-                    "{}: was written by the Python package and is decoded tensor by tensor: bigsmall migrate makes it fast",
-                    path.display()
-                );
-                Shown::Stored(Stored::Upstream(file))
-            }
-            index => index,
-        })
+        let Shown::Stored(stored) = original else { return Ok(original) };
+        if stored.has_mended_index() {
+            tracing::warn!(
+                "{}: its index is damaged: it is read through its sidecar, and should be repaired",
+                path.display()
+            );
+        }
+        if let Stored::Upstream(_) = stored {
+            tracing::info!(
+                "{}: was written by the Python package and is decoded tensor by tensor: bigsmall migrate makes it fast",
+                path.display()
+            );
+        }
+        let (healed, of) = (Arc::clone(&self.healed), path.to_owned());
+        Ok(Shown::Stored(stored.on_mended(move |piece| {
+            healed.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                "{}: {piece} is damaged: it was restored from the sidecar; the file should be repaired",
+                of.display()
+            );
+        })))
     }
 
     /// The patch `opened`, which lies at `path`, over its base.

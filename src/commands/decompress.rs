@@ -253,19 +253,16 @@ fn restore(
         }
         _ => device.decompress(&stored, file, meter).map_err(|e| explain(e, source))?,
     }
-    if let Stored::Container(container) = &stored {
-        let mended = match (container.has_mended_index(), mended.load(Ordering::Relaxed)) {
-            (true, _) => "its index is damaged and was".to_owned(),
-            (_, 0) => String::new(),
-            (_, 1) => "1 damaged chunk was".to_owned(),
-            (_, chunks) => format!("{chunks} damaged chunks were"),
-        };
-        if !mended.is_empty() {
-            let path = source.display();
-            ui::say(&format!(
-                "{path}: {mended} repaired from its sidecar; bigsmall repair --in-place repairs the file"
-            ));
-        }
+    let piece = if matches!(stored, Stored::Container(_)) { "chunk" } else { "tensor" };
+    let mended = match (stored.has_mended_index(), mended.load(Ordering::Relaxed)) {
+        (true, _) => Some("its index is damaged and was".to_owned()),
+        (_, 0) => None,
+        (_, 1) => Some(format!("1 damaged {piece} was")),
+        (_, pieces) => Some(format!("{pieces} damaged {piece}s were")),
+    };
+    if let Some(mended) = mended {
+        let path = source.display();
+        ui::say(&format!("{path}: {mended} repaired from its sidecar; bigsmall repair --in-place repairs the file"));
     }
     let (container_len, original_len) = (stored.stored_len(), stored.len());
     Ok((Restored { container_len, original_len, sha256: stored.sha256().copied() }, Attributes::of(&metadata)))

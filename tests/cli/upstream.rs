@@ -44,6 +44,40 @@ fn every_fixture_is_decompressed_and_found_sound() {
 }
 
 #[test]
+fn every_fixture_is_compared_and_is_a_base_and_a_patch() {
+    let mut patches = 0;
+    // Tensors of a few bytes gain nothing by a base, which is said.
+    let mut compress = |scratch: &Scratch, line: &str| {
+        let run = scratch.run(line.split_whitespace());
+        assert_eq!(run.code, 0, "{line}: {}", run.stderr);
+        patches += u32::from(run.stderr.is_empty());
+    };
+    for fixture in upstream_fixtures() {
+        let scratch = with(&fixture);
+        scratch.ok("decompress -q model -o out");
+        assert_eq!(scratch.run(["diff", "-q", "model", "out"]).code, 0, "{fixture}");
+        for name in containers(&fixture) {
+            assert!(!scratch.json(&format!("stat --json model/{name}")).is_null(), "{fixture}");
+        }
+        // The same model but for a few bits.
+        let names = names_in(&scratch.path("out")).into_iter().filter(|name| name.ends_with(".safetensors"));
+        for name in names {
+            let mut tuned = scratch.read(format!("out/{name}"));
+            *tuned.last_mut().unwrap() ^= 1;
+            scratch.write(format!("tuned/{name}"), tuned);
+        }
+        assert_eq!(scratch.run(["diff", "-q", "model", "tuned"]).code, 1, "{fixture}");
+        compress(&scratch, "compress -q tuned --delta-from model -o patch");
+        scratch.ok("apply -q --check model patch -o back");
+        assert!(weights(&scratch.path("back")) == weights(&scratch.path("tuned")), "{fixture}");
+        compress(&scratch, "compress -q model --delta-from tuned -o reverse");
+        scratch.ok("apply -q --check tuned reverse -o again");
+        assert!(weights(&scratch.path("again")) == weights(&scratch.path("out")), "{fixture}");
+    }
+    assert!(patches > 30, "{patches}");
+}
+
+#[test]
 fn a_file_becomes_a_safetensors_file_beside_it() {
     let scratch = with("default_bf16");
     let table = mask_speed(&scratch.ok("decompress model/model.bs"));
@@ -337,6 +371,33 @@ fn the_package_s_parity_repairs_its_files() {
     scratch.write("model.bs", &model[..model.len() - 7]);
     scratch.ok("repair -q --force model.bs");
     assert!(scratch.read("model.repaired.bs") == model);
+}
+
+#[test]
+fn the_package_s_parity_repairs_what_is_read() {
+    let (scratch, model, damaged) = with_parity();
+    scratch.write("model.bs", &model);
+    scratch.ok("decompress -q model.bs -o expected");
+    let expected = scratch.read("expected");
+    let mut headless = model.clone();
+    headless[..16].fill(0);
+    for (torn, what) in [(&damaged, "1 damaged tensor was"), (&headless, "its index is damaged and was")] {
+        scratch.write("model.bs", torn);
+        let run = scratch.run(["decompress", "-q", "-f", "model.bs", "-o", "out"]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let said = format!("model.bs: {what} repaired from its sidecar; bigsmall repair --in-place repairs the file\n");
+        assert!(run.stderr.ends_with(&said), "{}", run.stderr);
+        assert!(scratch.read("out") == expected && &scratch.read("model.bs") == torn, "{what}");
+    }
+    // More than it can bear, and without it.
+    let mut torn = model.clone();
+    torn[9000..9100].iter_mut().for_each(|byte| *byte = !*byte);
+    scratch.write("model.bs", &torn);
+    scratch.fails(2, "decompress -q model.bs -o never");
+    scratch.write("model.bs", &damaged);
+    fs::remove_file(scratch.path("model.bs.ecc")).unwrap();
+    scratch.fails(2, "decompress -q model.bs -o never");
+    assert!(!scratch.path("never").exists());
 }
 
 #[test]

@@ -177,6 +177,19 @@ fn a_damaged_tensor_gives_eio_and_its_neighbours_do_not() {
 }
 
 #[test]
+fn the_package_s_parity_repairs_what_is_read() {
+    let (scratch, from) = (Scratch::new(), Path::new(UPSTREAM).join("ecc"));
+    for (name, of) in [("model.bs", "damaged"), ("model.bs.ecc", "model.bs.ecc"), ("sound.bs", "model.bs")] {
+        scratch.write(format!("models/{name}"), fs::read(from.join(of)).unwrap());
+    }
+    let mounted = Mounted::with_options(scratch, "models", "--log log");
+    assert!(mounted.read("model.safetensors") == mounted.read("sound.safetensors"));
+    let log = String::from_utf8(mounted.scratch.read("log")).unwrap();
+    assert!(log.contains("model.bs: tensor \"") && log.contains("it was restored from the sidecar"), "{log}");
+    assert!(mounted.scratch.read("models/model.bs") == fs::read(from.join("damaged")).unwrap());
+}
+
+#[test]
 fn what_cannot_be_shown_is_the_file_that_it_is() {
     let scratch = Scratch::new();
     copy_upstream(&scratch, "delta", "models");

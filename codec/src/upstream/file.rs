@@ -13,9 +13,10 @@ use super::cache::{TensorCache, Wanted};
 use super::codecs::{self, Expected, group_members, inflate, zeros};
 use super::header::{self, Entry, Header};
 use super::hub::HubIndex;
+use super::parity::{Fallback, PackageMended};
 use super::rebuilt::{self, Part};
 use crate::Progress;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{Layout, TensorLayout};
 use crate::original::{ChunkIndex, DEFAULT_CHUNK_SIZE, Grid, Original, PlainFile, checked_range};
 use crate::output::NewFile;
@@ -51,6 +52,9 @@ pub struct UpstreamFile {
     cache: Arc<TensorCache>,
     id: u64,
     base: Option<Base>,
+    /// Where damaged tensors are taken from, if the file may have a sidecar.
+    fallback: Option<Fallback>,
+    mended_header: bool,
 }
 
 /// A tensor of an [`UpstreamFile`].
@@ -121,11 +125,51 @@ impl UpstreamFile {
     /// # Errors
     /// As [`open`](UpstreamFile::open).
     pub fn from_file(file: PlainFile, path: &Path, cache: &Arc<TensorCache>) -> Result<UpstreamFile> {
+        UpstreamFile::beside_index(Box::new(file), path, cache)
+    }
+
+    /// As [`from_file`](UpstreamFile::from_file), but what is damaged is put right while it is read, as far as the package's own sidecar
+    /// beside the file (`model.bs.ecc`) goes. The file stays as it is. Without damage the sidecar is not even opened.
+    ///
+    /// # Errors
+    /// As [`open`](UpstreamFile::open).
+    pub fn from_protected_file(file: PlainFile, path: &Path, cache: &Arc<TensorCache>) -> Result<UpstreamFile> {
+        match UpstreamFile::from_file(file, path, cache) {
+            Ok(mut opened) => {
+                opened.fallback = Some(Fallback::new(path));
+                Ok(opened)
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotAContainer) => {
+                let mended = PackageMended::open(path);
+                let opened = mended.and_then(|mended| UpstreamFile::beside_index(Box::new(mended), path, cache));
+                let mut opened = opened.map_err(|_| error)?;
+                opened.mended_header = true;
+                Ok(opened)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same file, which calls `tell` with the name of each tensor that it could decode only thanks to its sidecar; if it was opened
+    /// as [protected](UpstreamFile::from_protected_file), and its header is sound.
+    pub fn on_mended(mut self, tell: impl Fn(&str) + Send + Sync + 'static) -> UpstreamFile {
+        self.fallback = self.fallback.take().map(|fallback| fallback.telling(Box::new(tell)));
+        self
+    }
+
+    /// Whether the header is damaged and the file could be [opened](UpstreamFile::from_protected_file) thanks to its sidecar alone. All
+    /// of it is then read through the sidecar, and nobody is [told](UpstreamFile::on_mended) of what was put right.
+    pub fn has_mended_header(&self) -> bool {
+        self.mended_header
+    }
+
+    /// Opens the file at `path`, whose bytes `store` holds.
+    fn beside_index(store: Box<dyn Original>, path: &Path, cache: &Arc<TensorCache>) -> Result<UpstreamFile> {
         let index = HubIndex::beside(path);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let known = index.as_ref().ok().and_then(Option::as_ref);
         let aliases: Vec<(&str, &str)> = known.iter().flat_map(|index| index.aliases_in(&name)).collect();
-        let opened = UpstreamFile::from_store(Box::new(file), &aliases, cache);
+        let opened = UpstreamFile::from_store(store, &aliases, cache);
         // What is wrong with the file itself is said first.
         let opened = opened.map_err(|e| if e.io_error().is_some() { e } else { e.in_file(path) })?;
         index.map(|_| opened)
@@ -168,7 +212,22 @@ impl UpstreamFile {
             grid.push(tensor.part.len() as u64, DEFAULT_CHUNK_SIZE)?;
         }
         let (cache, id) = (Arc::clone(cache), cache.new_file());
-        Ok(UpstreamFile { store, version, is_delta, head, tensors, units, grid, cache, id, base: None })
+        let (base, fallback) = (None, None);
+        let mended_header = false;
+        Ok(UpstreamFile {
+            store,
+            version,
+            is_delta,
+            head,
+            tensors,
+            units,
+            grid,
+            cache,
+            id,
+            base,
+            fallback,
+            mended_header,
+        })
     }
 
     /// The same file, whose differences are taken from `base`, the safetensors file that it was made against.
@@ -317,31 +376,45 @@ impl UpstreamFile {
         .collect()
     }
 
-    /// Reads and decodes a unit, and compares its tensors with their MD5s.
+    /// Reads and decodes a unit; if it is damaged, once more with what the sidecar makes of its stored bytes.
     fn decode_unit(&self, unit: &Unit) -> Result<Vec<u8>> {
-        let Unit { entry, expected, tensors, .. } = unit;
+        let entry = &unit.entry;
         let decode = || {
             let stored_len = usize::try_from(entry.stored.end - entry.stored.start);
             let mut stored = zeros(stored_len.map_err(|_| Error::corrupt("more is stored than memory can hold"))?)?;
-            self.store.read_at(entry.stored.start, &mut stored)?;
-            let bytes = match entry.codec.as_str() {
-                XOR_DELTA => self.xor(unit, &stored)?,
-                codec => codecs::decode(codec, &entry.extra, &stored, expected)?,
-            };
-            let mut checked: Vec<(&Range<usize>, &[u8; 16])> = Vec::new();
-            for tensor in tensors.iter().map(|&number| &self.tensors[number]) {
-                let Some(md5) = &tensor.md5 else { continue };
-                if checked.contains(&(&tensor.part, md5)) {
-                    continue;
+            let read = self.store.read_at(entry.stored.start, &mut stored);
+            let decoded = read.and_then(|()| self.decode_stored(unit, &stored));
+            decoded.or_else(|error| match &self.fallback {
+                Some(fallback) if fallback.mend(entry.stored.start, &mut stored) => {
+                    let decoded = self.decode_stored(unit, &stored).map_err(|_| error)?;
+                    fallback.tell(&entry.name);
+                    Ok(decoded)
                 }
-                if <[u8; 16]>::from(Md5::digest(&bytes[tensor.part.clone()])) != *md5 {
-                    return Err(Error::corrupt("its bytes do not have the recorded MD5"));
-                }
-                checked.push((&tensor.part, md5));
-            }
-            Ok(bytes)
+                _ => Err(error),
+            })
         };
         decode().map_err(|e: Error| e.context(format_args!("tensor {:?}", entry.name)))
+    }
+
+    /// Decodes a unit, of which these are the stored bytes, and compares its tensors with their MD5s.
+    fn decode_stored(&self, unit: &Unit, stored: &[u8]) -> Result<Vec<u8>> {
+        let Unit { entry, expected, tensors, .. } = unit;
+        let bytes = match entry.codec.as_str() {
+            XOR_DELTA => self.xor(unit, stored)?,
+            codec => codecs::decode(codec, &entry.extra, stored, expected)?,
+        };
+        let mut checked: Vec<(&Range<usize>, &[u8; 16])> = Vec::new();
+        for tensor in tensors.iter().map(|&number| &self.tensors[number]) {
+            let Some(md5) = &tensor.md5 else { continue };
+            if checked.contains(&(&tensor.part, md5)) {
+                continue;
+            }
+            if <[u8; 16]>::from(Md5::digest(&bytes[tensor.part.clone()])) != *md5 {
+                return Err(Error::corrupt("its bytes do not have the recorded MD5"));
+            }
+            checked.push((&tensor.part, md5));
+        }
+        Ok(bytes)
     }
 
     /// The bytes of a tensor that is a difference from the base.

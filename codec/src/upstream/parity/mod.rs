@@ -5,6 +5,7 @@
 //! of the whole file, and not its length.
 
 mod code;
+mod mended;
 
 use std::path::Path;
 
@@ -18,6 +19,7 @@ use crate::output::NewFile;
 use crate::stream::cancelled;
 use crate::wire::Reader;
 use code::{Code, DATA, PARITY};
+pub(super) use mended::{Fallback, PackageMended};
 
 /// What such a sidecar begins with.
 const MAGIC: &[u8] = b"BSECC1__";
