@@ -210,4 +210,21 @@ mod tests {
         assert!(card.contains("| `model.bs` | `model.safetensors` | 3.0 MB | 2.0 MB | 66.7 % | `abab"), "{card}");
         assert!(is_ours(&card) && !is_ours(base_card) && !is_ours(&card.replace("<!--", "")));
     }
+
+    #[test]
+    fn the_base_is_read_however_a_card_spells_it() {
+        for value in [" org/x", " \"org/x\"", " [org/x, org/y]", "\n- org/x\n- org/y", "\n  - org/x"] {
+            let card = format!("---\nlicense: mit\nbase_model:{value}\nlanguage: en\n---\n# base_model: a/b\n");
+            assert_eq!(base_model(&card), Some(RepoId::parse("org/x").unwrap()), "{value:?}");
+        }
+        for card in [
+            "",
+            "base_model: org/x",
+            "---\nbase_model:\n---\n",
+            "---\nbase_model: ../x\n---\n",
+            "---\n---\nbase_model: a/b\n",
+        ] {
+            assert_eq!(base_model(card), None, "{card:?}");
+        }
+    }
 }

@@ -135,6 +135,17 @@ fn large_files_go_in_parts_when_the_hub_wants_them_so() {
 }
 
 #[test]
+fn a_hub_that_takes_large_files_by_xet_alone_gets_none_in_another_way() {
+    let (client, _) = packed();
+    client.hub.set_xet_alone();
+    let said = client.fails_as(2, "push packed me/model", TOKEN);
+    assert!(said.contains("the Hub takes it by \"xet\" alone, which this program does not speak"), "{said}");
+    assert!(said.contains("hf upload me/model DIR"), "{said}");
+    assert_eq!(client.hub.requests("PUT"), [] as [&str; 0]);
+    assert_eq!(client.hub.commits("me/model"), 1, "that which made the repo");
+}
+
+#[test]
 fn an_upload_that_was_cut_goes_on_with_the_next_file() {
     let (client, _) = packed();
     client.hub.fault("PUT", "/objects/", 1, Wrong::Status(403, "X-Nothing", ""));

@@ -195,7 +195,8 @@ impl LocalHub {
                     let upload = self.upload(name, oid, size, state.part_size);
                     json!({ "oid": oid, "size": size, "actions": { "upload": upload, "verify": verify } })
                 });
-                Response::json(&json!({ "transfer": "basic", "objects": objects.collect::<Vec<_>>() }))
+                let transfer = if state.xet_alone { "xet" } else { "basic" };
+                Response::json(&json!({ "transfer": transfer, "objects": objects.collect::<Vec<_>>() }))
             }
             _ => Response::status(404),
         }

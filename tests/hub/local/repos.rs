@@ -17,6 +17,8 @@ pub struct State {
     pub parts: HashMap<(String, usize), Vec<u8>>,
     /// Large files are to come in parts of so many bytes.
     pub part_size: Option<usize>,
+    /// Whether large files are taken by Xet alone.
+    pub xet_alone: bool,
     /// Who showed a token to the server of large files.
     pub leaks: Vec<String>,
     commits: u64,
@@ -138,6 +140,11 @@ impl LocalHub {
     /// Whether a repo is private.
     pub fn is_private(&self, repo: &str) -> bool {
         self.shared.state.lock().unwrap().repos[repo].private
+    }
+
+    /// Takes large files by Xet alone.
+    pub fn set_xet_alone(&self) {
+        self.shared.state.lock().unwrap().xet_alone = true;
     }
 
     /// Wants large files in parts of so many bytes.
