@@ -1,6 +1,6 @@
 """How fast bigsmall pulls and pushes, against huggingface_hub with the same Hub on this machine, in turns.
 
-    bench_hub.py BIGSMALL LOCAL_HUB     two binaries: the release one, and the example local-hub, a release one too
+    bench_hub.py BIGSMALL LOCAL_HUB     two binaries: the release one, and the example local-hub
 
 Prints the median of the times and the ratio of the speeds. Both clients talk plain HTTP, so Xet is off; Python's is timed without its start.
 """
