@@ -83,6 +83,7 @@ need_test_tools() {
     need updatedb plocate
     need vim.tiny vim-tiny
     need setpriv util-linux
+    need getfattr attr
 }
 
 need_python() {

@@ -513,23 +513,19 @@ fn missing_permissions_are_named() {
 fn a_source_that_changes_is_noticed() {
     let scratch = Scratch::new();
     let path = scratch.write("model.safetensors", model(&[("t", "BF16", 2, 100_000_000)]));
-    let mut command = scratch.command(BIGSMALL);
-    command.args(["compress", "-q", "model.safetensors"]).stderr(std::process::Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    // It keeps growing until the program is done with it.
-    let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
-    let status = loop {
-        std::io::Write::write_all(&mut file, b"more").unwrap();
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
+    let compress = || {
+        let mut command = scratch.command(BIGSMALL);
+        command.args(["compress", "-q", "model.safetensors"]);
+        command
     };
-    let mut said = String::new();
-    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
+    let grow = |_| {
+        let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        std::io::Write::write_all(&mut file, b"more").unwrap();
+    };
+    let run = held(&scratch, compress, ("", "model.bs"), 1, grow);
     assert_eq!(
-        (status.code(), said.as_str()),
-        (Some(2), "bigsmall: model.safetensors: the file changed while it was read\n")
+        (run.code, run.stderr.as_str()),
+        (2, "bigsmall: model.safetensors: the file changed while it was read\n")
     );
     assert_eq!(scratch.names(), ["model.safetensors"]);
 }

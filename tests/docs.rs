@@ -1,41 +1,31 @@
 //! The documentation does what it says: every command in it is run, and every link leads somewhere.
 //!
-//! Commands are the lines that begin with `$ ` in blocks marked `console`. Those of one page run one after the other, in a
-//! directory with a small real model: `model/` and `model.safetensors`. What cannot be run here is listed below.
+//! Commands are the lines that begin with `$ ` in blocks marked `console`. Those of one page are run one after the other by one shell,
+//! in a directory that has what the page takes for granted ([`Prepared`]), with a Hub on this machine. What cannot be run here is
+//! listed below. They need what `scripts/test.sh` prepares; where it is missing the test fails and says so.
 
 #[path = "cli/support.rs"]
 mod support;
 
+#[path = "hub/local/mod.rs"]
+mod local;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use local::{LocalHub, TOKEN};
 use support::*;
 
 /// Commands that are not run, by the page and what they begin with, and why.
-const NOT_RUN: [(&str, &str, &str); 23] = [
-    ("README.md", "bigsmall compress Llama-8B", "a model of 16 GB"),
-    ("README.md", "bigsmall mount Llama-8B", "the same"),
-    ("README.md", "python -c", "the same; tests/loaders.rs does it with a small one"),
-    ("README.md", "bigsmall umount ~/models/Llama-8B", "the same"),
-    ("README.md", "scripts/demo.sh", "takes minutes and PyTorch; run by hand and in CI"),
+const NOT_RUN: [(&str, &str, &str); 8] = [
+    ("README.md", "scripts/demo.sh", "takes minutes; .ci/run runs it"),
     ("README.md", "scripts/test.sh", "would run this test"),
-    ("docs/hub.md", "bigsmall pull", "needs the Hub; tests/hub does it with one of its own"),
-    ("docs/hub.md", "bigsmall push", "needs the Hub; tests/hub does it with one of its own"),
-    ("docs/hub.md", "bigsmall pipeline", "needs the Hub; tests/hub does it with one of its own"),
-    ("docs/hub.md", "bigsmall status", "needs the Hub; tests/hub does it with one of its own"),
-    ("docs/hub.md", "export HF_TOKEN", "needs a token"),
-    ("docs/hub.md", "bigsmall compress", "a model of the Hub; tests/hub/python.rs does it"),
-    ("docs/hub.md", "bigsmall mount", "a model of the Hub; tests/hub/python.rs does it"),
-    ("docs/hub.md", "bigsmall umount", "a model of the Hub; tests/hub/python.rs does it"),
-    ("docs/hub.md", "python -c", "a model of the Hub; tests/hub/python.rs does it"),
-    ("docs/hub.md", "HF_HUB_CACHE=", "a model of the Hub; tests/hub/python.rs does it"),
-    ("docs/mount.md", "HF_HUB_CACHE=", "PyTorch and a model of the Hub; tests/loaders.rs does it"),
-    ("docs/mount.md", "ln -s", "changes /sbin"),
-    ("docs/mount.md", "mount /srv/models", "changes /etc/fstab; tests/mount/life.rs calls mount.bigsmall"),
+    ("docs/gguf.md", "llama-cli", "needs llama.cpp; tests/loaders.rs loads with its library"),
+    ("docs/gpu.md", "cargo install", "builds the program once more; scripts/gpu.sh builds and tests the feature"),
+    ("docs/gpu.md", "bigsmall decompress", "needs a GPU and the feature cuda; scripts/gpu.sh does it with an emulator"),
+    ("docs/gpu.md", "bigsmall verify", "the same"),
     ("docs/mount.md", "systemctl", "needs systemd"),
-    ("docs/mount.md", "bigsmall mount --allow-other /srv", "needs /srv/models"),
     ("docs/mount.md", "docker run", "needs docker"),
-    ("docs/mount.md", "getfattr -d /srv", "needs /srv/models; tests/mount/promises.rs reads the attributes"),
 ];
 
 /// The pages, by their paths in the repository.
@@ -78,44 +68,161 @@ fn commands(text: &str) -> Vec<String> {
     commands
 }
 
-/// A directory as the pages take for granted, which no mount outlives.
-struct Prepared(Scratch);
+/// What the pages take for granted, which no mount outlives.
+struct Prepared {
+    scratch: Scratch,
+    hub: LocalHub,
+}
 
 impl Prepared {
+    /// Where the commands are run.
+    const WORK: &str = "work";
+
     fn new() -> Prepared {
-        let scratch = Scratch::new();
+        let prepared = Prepared { scratch: Scratch::new(), hub: LocalHub::start() };
+        let scratch = &prepared.scratch;
+        // A small file of real weights, and a whole model that transformers loads.
         let weights = fs::read(REAL_WEIGHTS).unwrap();
-        scratch.write("model.safetensors", &weights);
-        scratch.write("model/model.safetensors", &weights);
-        scratch.write("model/config.json", "{}\n");
-        let blob = "home/.cache/huggingface/hub/models--org--name/blobs/0123abcd";
-        scratch.write(blob, &weights);
-        let snapshot = scratch.path("home/.cache/huggingface/hub/models--org--name/snapshots/1");
-        fs::create_dir_all(&snapshot).unwrap();
-        std::os::unix::fs::symlink("../../blobs/0123abcd", snapshot.join("model.safetensors")).unwrap();
-        Prepared(scratch)
+        let whole = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/minilm-bf16");
+        assert!(whole.is_dir(), "{} is missing: run scripts/test-data.sh", whole.display());
+        let names: Vec<String> = names_in(&whole).into_iter().filter(|name| whole.join(name).is_file()).collect();
+        let whole = names.iter().map(|name| (name.as_str(), fs::read(whole.join(name)).unwrap()));
+        let whole: Vec<(&str, Vec<u8>)> = whole.collect();
+        for directory in ["Llama-8B", "Qwen3-0.6B"] {
+            whole.iter().for_each(|(name, bytes)| drop(scratch.write(format!("work/{directory}/{name}"), bytes)));
+        }
+        let files: Vec<(&str, &[u8])> = whole.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+        prepared.hub.publish("Qwen/Qwen3-0.6B", &files);
+        prepared.hub.publish("org/name", &files);
+        scratch.write("work/model.safetensors", &weights);
+        scratch.write("work/model/model.safetensors", &weights);
+        scratch.write("work/model/config.json", "{}\n");
+        scratch.write("work/Llama-8B-Q4_K_M.gguf", gguf_model());
+        prepared
     }
 
-    /// Runs a command in a shell, with the program under test in its path.
-    fn run(&self, command: &str) -> Run {
-        let programs = Path::new(BIGSMALL).parent().unwrap().display().to_string();
-        let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
-        let mut shell = self.0.command("bash");
-        shell.args(["-euo", "pipefail", "-c", command]).env("PATH", path).env("HOME", self.0.path("home"));
+    /// A model and fine-tunes of it, which are small.
+    fn add_fine_tunes(&self) {
+        let base = layers();
+        for to in ["work/Llama-3-8B", "home/models/Llama-3-8B"] {
+            self.scratch.write(format!("{to}/model.safetensors"), &base);
+        }
+        self.scratch.write("work/my-tune/model.safetensors", tuned(&base, 1));
+        self.scratch.write("work/my-tune/config.json", "{}\n");
+        self.scratch.write("work/first.safetensors", tuned(&base, 2));
+        self.scratch.write("work/second.safetensors", tuned(&tuned(&base, 2), 3));
+    }
+
+    /// A fine-tune of the model on the Hub, here and there.
+    fn add_fine_tune_of_the_hub(&self) {
+        let base = self.scratch.read("work/Qwen3-0.6B/model.safetensors");
+        self.scratch.write("work/my-tune/model.safetensors", tuned(&base, 1));
+        self.run(
+            "publish",
+            &format!(
+                "export HF_TOKEN={TOKEN}\n\
+                 bigsmall compress -q my-tune --delta-from Qwen3-0.6B -o published\n\
+                 bigsmall push -q published me/my-tune-patch --base-model Qwen/Qwen3-0.6B\n\
+                 rm -r published"
+            ),
+        );
+    }
+
+    /// A repo as the Python package makes it, and a file.
+    fn add_python_package(&self) {
+        let from = Path::new(UPSTREAM).join("shards");
+        let names = ["bigsmall.index.json", "config.json", "model-00001-of-00002.bs", "model-00002-of-00002.bs"];
+        let files = names.map(|name| (name, fs::read(from.join(name)).unwrap()));
+        self.hub.publish("org/model-bigsmall", &files.each_ref().map(|(name, bytes)| (*name, bytes.as_slice())));
+        copy_upstream(&self.scratch, "default_bf16", "work");
+    }
+
+    /// Runs a script with the program under test and the Python of the tests in its path, and this Hub as the only one.
+    fn shell(&self, script: &str) -> Run {
+        let programs = Path::new(BIGSMALL).parent().unwrap();
+        let python = development().join("venv/bin");
+        assert!(python.is_dir(), "{} is missing: run scripts/test.sh, which makes it", python.display());
+        let path = format!("{}:{}:{}", programs.display(), python.display(), std::env::var("PATH").unwrap());
+        let mut shell = self.scratch.command("bash");
+        let hub = ["HF_", "HUGGING", "TRANSFORMERS_"];
+        for (name, _) in std::env::vars_os() {
+            if hub.iter().any(|start| name.to_string_lossy().starts_with(start)) {
+                shell.env_remove(name);
+            }
+        }
+        shell.args(["-euo", "pipefail", "-c", script]).current_dir(self.scratch.path(Self::WORK));
+        shell.env("PATH", path).env("HOME", self.scratch.path("home")).env_remove("XDG_CACHE_HOME");
+        shell
+            .env("HF_ENDPOINT", self.hub.endpoint())
+            .env("HF_HUB_DISABLE_XET", "1")
+            .env("HF_HUB_DISABLE_TELEMETRY", "1");
+        shell.env("PYTHONDONTWRITEBYTECODE", "1");
         shell.output().unwrap().into()
+    }
+
+    /// Runs a script that has to succeed.
+    #[track_caller]
+    fn run(&self, what: &str, script: &str) {
+        let Run { code, stderr, .. } = self.shell(script);
+        assert_eq!(code, 0, "{what}: {stderr}");
     }
 }
 
 impl Drop for Prepared {
     fn drop(&mut self) {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        let root = self.0.path("");
+        let root = self.scratch.path("");
         for mountpoint in
             mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|path| Path::new(path).starts_with(&root))
         {
-            self.0.run(["umount", "--lazy", mountpoint]);
+            self.scratch.run(["umount", "--lazy", mountpoint]);
         }
     }
+}
+
+/// Where `scripts/test.sh` keeps what it prepares.
+fn development() -> PathBuf {
+    std::env::var_os("BIGSMALL_DEV_CACHE").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/bigsmall-dev"),
+        PathBuf::from,
+    )
+}
+
+/// A script that runs these commands and writes the number of each to the file `at` before.
+fn script(commands: &[String]) -> String {
+    let token = format!("HF_TOKEN={TOKEN}");
+    let steps = commands
+        .iter()
+        .enumerate()
+        .map(|(number, command)| format!("echo {number} > ../at\n{}\n", command.replace("HF_TOKEN=...", &token)));
+    steps.collect()
+}
+
+/// A script that does the same with directories of the system that nobody else sees: `/srv` with containers of `model`, an `/etc/fstab`
+/// that has `line`, and programs in `/sbin`.
+fn in_a_system_of_its_own(line: &str, script: &str) -> String {
+    assert!(is_root(), "run as root: the page mounts");
+    let ours = "\
+        fuse() { awk '$3 ~ /^fuse/ { print $2 }' /proc/self/mounts; }
+        # What others have mounted must not be held by a second system.
+        fuse | xargs -r -d '\\n' umount --lazy
+        trap 'fuse | xargs -r -d \"\\n\" umount --lazy' EXIT
+        mount -t tmpfs none /srv
+        mkdir /srv/models
+        bigsmall compress -q model -o /srv/models-bigsmall
+        cp -a \"$(realpath /sbin)\" ../sbin
+        mount --bind ../sbin \"$(realpath /sbin)\"
+        cp -a /etc ../etc
+        mount --bind ../etc /etc";
+    format!(
+        "exec unshare --mount --propagation slave bash -euo pipefail -c {}",
+        quoted(&format!("{ours}\necho {} > /etc/fstab\n{script}", quoted(line)))
+    )
+}
+
+/// `text` as one word of a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 #[test]
@@ -123,24 +230,62 @@ fn every_command_in_the_documentation_works() {
     let mut left_out: Vec<(&str, &str, &str)> = NOT_RUN.to_vec();
     let mut run = 0;
     for page in pages() {
-        let commands = commands(&text_of(&page));
+        let text = text_of(&page);
+        let mut commands = commands(&text);
+        commands.retain(|command| {
+            let is_left_out = |(of, start, _): &(&str, &str, &str)| *of == page && command.starts_with(start);
+            left_out.retain(|entry| !is_left_out(entry));
+            !NOT_RUN.iter().any(is_left_out)
+        });
         if commands.is_empty() {
             continue;
         }
         let prepared = Prepared::new();
-        for command in commands {
-            let is_left_out = |(of, start, _): &(&str, &str, &str)| *of == page && command.starts_with(start);
-            if NOT_RUN.iter().any(is_left_out) {
-                left_out.retain(|entry| !is_left_out(entry));
-                continue;
+        let mut script = script(&commands);
+        match page.as_str() {
+            "docs/patches.md" => prepared.add_fine_tunes(),
+            "docs/hub.md" => prepared.add_fine_tune_of_the_hub(),
+            "docs/upstream.md" => prepared.add_python_package(),
+            "docs/mount.md" => {
+                prepared.run("a cache of the Hub", "bigsmall pull -q org/name");
+                let line = text.lines().find(|line| line.starts_with("    /srv/")).expect("a line of /etc/fstab");
+                script = in_a_system_of_its_own(line.trim(), &script);
             }
-            let Run { code, stderr, .. } = prepared.run(&command);
-            assert_eq!(code, 0, "{page}: $ {command}\n{stderr}");
-            run += 1;
+            _ => {}
+        }
+        let Run { code, stderr, .. } = prepared.shell(&script);
+        let at: usize = String::from_utf8(prepared.scratch.read("at")).unwrap().trim().parse().unwrap();
+        assert_eq!(code, 0, "{page}: $ {}\n{stderr}", commands[at]);
+        assert_eq!(at + 1, commands.len(), "{page}: it ends after $ {}", commands[at]);
+        run += commands.len();
+    }
+    assert!(run > 100, "only {run} commands were found");
+    assert_eq!(left_out, [], "no longer in the documentation");
+}
+
+#[test]
+fn no_command_of_the_documentation_hides() {
+    for page in pages() {
+        let mut inside = None;
+        for line in text_of(&page).lines() {
+            if let Some(kind) = line.strip_prefix("```") {
+                inside = match inside {
+                    Some(_) => None,
+                    None => Some(kind.to_owned()),
+                };
+            } else {
+                assert!(
+                    !line.trim_start().starts_with("$ ") || inside.as_deref() == Some("console"),
+                    "{page}: {line:?} is not in a block marked console"
+                );
+            }
+            let shells = ["sh", "bash", "shell"];
+            assert!(
+                !inside.as_deref().is_some_and(|kind| shells.contains(&kind)),
+                "{page}: blocks of commands are console"
+            );
         }
     }
-    assert!(run > 40, "only {run} commands were found");
-    assert_eq!(left_out, [], "no longer in the documentation");
 }
 
 #[test]

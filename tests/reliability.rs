@@ -205,12 +205,17 @@ fn a_damaged_sidecar_does_not_stop_who_needs_no_repair() {
         [(noise, "noise"), (half, "half"), (sidecar[..100].to_vec(), "its beginning"), (Vec::new(), "nothing")]
     {
         scratch.write("m.bs.ecc", bad);
-        let start = Instant::now();
-        let said = scratch.ok("repair m.bs");
+        // Of the processor's time, which other work on the machine does not change.
+        let within_seconds = |line: &str| {
+            let mut command = scratch.command("prlimit");
+            let run = Run::from(command.args(["--cpu=10", BIGSMALL]).args(line.split(' ')).output().unwrap());
+            assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{what}: bigsmall {line}");
+            run.stdout
+        };
+        let said = within_seconds("repair m.bs");
         assert!(said.starts_with("m.bs: sound; nothing to repair\n"), "{what}: {said}");
-        scratch.ok("decompress -q -f m.bs -o out");
+        within_seconds("decompress -q -f m.bs -o out");
         assert!(scratch.read("out") == original && scratch.read("m.bs") == container, "{what}");
-        assert!(start.elapsed() < Duration::from_secs(20), "{what}: it takes long");
     }
 }
 
@@ -320,7 +325,7 @@ impl Killing<'_> {
         self.restore(scratch);
         let start = Instant::now();
         scratch.ok(self.line);
-        let whole = start.elapsed();
+        let mut whole = start.elapsed();
         expected(true, "undisturbed");
         let mut killed = 0;
         for round in 0..rounds {
@@ -329,9 +334,14 @@ impl Killing<'_> {
             command.args(self.line.split_whitespace()).stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = command.spawn().unwrap();
             let wait = whole.as_nanos() as u64 * 11 / 10;
-            std::thread::sleep(Duration::from_nanos(random.below(wait.min(1 << 30)) * wait / wait.min(1 << 30)));
+            let wait = Duration::from_nanos(random.below(wait.min(1 << 30)) * wait / wait.min(1 << 30));
+            std::thread::sleep(wait);
             child.kill().unwrap();
-            killed += u32::from(child.wait().unwrap().code().is_none());
+            match child.wait().unwrap().code() {
+                None => killed += 1,
+                // It is done in less time: the machine has less other work now.
+                Some(_) => whole = whole.min(wait),
+            }
             expected(false, &format!("{}, round {round}", self.line));
         }
         // The next run takes away what the killed ones left.

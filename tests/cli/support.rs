@@ -8,8 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use md5::{Digest, Md5};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -116,6 +118,81 @@ impl From<Output> for Run {
         let text = |bytes| String::from_utf8(bytes).expect("the program writes UTF-8");
         Run { code, stdout: text(output.stdout), stderr: text(output.stderr) }
     }
+}
+
+/// How long a command may take until it is as far as a test wants it to be.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Starts a command that makes `target`, holds it when it has written `len` bytes under temporary names in `directory`, does `meanwhile`
+/// with it, and lets it go on. Gives how it ended. Other work may keep this thread from holding it in time; what it has made then
+/// is removed, and it is started again.
+pub fn held(
+    scratch: &Scratch,
+    command: impl Fn() -> Command,
+    (directory, target): (&str, &str),
+    len: u64,
+    meanwhile: impl Fn(Pid),
+) -> Run {
+    for _ in 0..50 {
+        let mut child = command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let start = Instant::now();
+        while unfinished_len(&scratch.path(directory)) < len && child.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < PATIENCE, "it never came so far");
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        if child.try_wait().unwrap().is_none() {
+            kill_process(pid, Signal::STOP).unwrap();
+            // Until it is held, or has ended.
+            let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            waitid(WaitId::Pid(pid), options).unwrap();
+            if unfinished_len(&scratch.path(directory)) >= len {
+                meanwhile(pid);
+                kill_process(pid, Signal::CONT).unwrap();
+                return child.wait_with_output().unwrap().into();
+            }
+            kill_process(pid, Signal::KILL).unwrap();
+        }
+        child.wait().unwrap();
+        remove(&scratch.path(target));
+    }
+    panic!("it is always done before it can be held: the test needs a larger file");
+}
+
+/// As [`held`], with a signal: it ends because of it.
+pub fn interrupted(
+    scratch: &Scratch,
+    command: impl Fn() -> Command,
+    places: (&str, &str),
+    len: u64,
+    signal: Signal,
+) -> Run {
+    for _ in 0..20 {
+        let run = held(scratch, &command, places, len, |pid| kill_process(pid, signal).unwrap());
+        if run.code != 0 {
+            return run;
+        }
+        // It had nothing left to do when it was held.
+        remove(&scratch.path(places.1));
+    }
+    panic!("it never ended because of the signal");
+}
+
+/// Bytes under temporary names in a directory.
+fn unfinished_len(directory: &Path) -> u64 {
+    let paths = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let temporary = paths(directory).filter(|path| path.to_string_lossy().ends_with(".bigsmall-tmp"));
+    let files = temporary.flat_map(|path| match path.is_dir() {
+        true => paths(&path).collect(),
+        false => vec![path],
+    });
+    files.filter_map(|path| Some(fs::metadata(path).ok()?.len())).sum()
+}
+
+/// Removes a file or a directory, if it is there.
+fn remove(path: &Path) {
+    let _ = fs::remove_file(path);
+    let _ = fs::remove_dir_all(path);
 }
 
 /// The names in a directory, sorted.
