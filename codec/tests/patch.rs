@@ -122,6 +122,28 @@ fn tensors_are_found_wherever_they_lie() {
 }
 
 #[test]
+fn renamed_tensors_are_found() {
+    let before: Vec<Vec<f32>> = (0..4).map(|seed| weights(30_000, seed)).collect();
+    let after: Vec<Vec<f32>> = before.iter().map(|weights| tuned(weights, 0.001, 9)).collect();
+    let tensors = |names: [&str; 4], weights: &[Vec<f32>]| {
+        let made = names.iter().zip(weights).map(|(name, weights)| Tensor::new(name, "BF16", &[300, 100], weights));
+        file(&made.collect::<Vec<_>>())
+    };
+    let base = model(&[memory(&tensors(["model.a.w", "model.b.w", "c.w", "d.w"], &before))]);
+    let options = Options::default();
+    let same_names = round_trip(&tensors(["model.a.w", "model.b.w", "c.w", "d.w"], &after), &base, &options);
+    // By prefix, by their own name, and by their values.
+    let renamed = tensors(["a.w", "module.model.b.w", "c.w", "something.else"], &after);
+    let patch = round_trip(&renamed, &base, &options);
+    assert!(patch.len() < same_names.len() + 100, "{} and {}", patch.len(), same_names.len());
+    assert_eq!(names(&patch), ["model.a.w", "model.b.w", "c.w", "d.w"]);
+    // What has nothing in common is stored as in any container.
+    let strangers: Vec<Vec<f32>> = (10..14).map(|seed| weights(30_000, seed)).collect();
+    let stranger = tensors(["1", "2", "3", "4"], &strangers);
+    assert!(round_trip(&stranger, &base, &options) == alone(&stranger, &options));
+}
+
+#[test]
 fn a_base_of_other_floats_and_fewer_rows_is_of_use() {
     let before = weights(60_000, 5);
     let after = tuned(&before, 0.0002, 6);

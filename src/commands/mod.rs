@@ -90,15 +90,7 @@ pub fn tensors_of(model: &Model) -> Result<Vec<Tensor<'_>>, Failure> {
             Some((directory, _)) => format!("{directory}/{}", tensor.name).into(),
             None => tensor.name.as_str().into(),
         };
-        let view = Tensor {
-            name,
-            dtype: &tensor.dtype,
-            shape: &tensor.shape,
-            file,
-            original: &**model.original(tensor.file),
-            range: tensor.range.clone(),
-            md5: tensor.md5().copied(),
-        };
+        let view = Tensor { name, ..model.view(tensor) };
         if let Some(other) = names.insert(view.name.clone(), file) {
             return Err(Failure::new(format!(
                 "{}: tensor \"{}\" is in {other} and in {file}: give one of them alone",

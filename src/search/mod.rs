@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use bigsmall_codec::Progress;
 use bigsmall_codec::diff::Tensor;
-use bigsmall_codec::patch::Model;
+use bigsmall_codec::patch::{Model, plain};
 use bigsmall_codec::sketch::{Estimate, Sketch, ranked};
 use bigsmall_fs::models::{Depth, ModelFiles, hub_cache, in_directory};
 
@@ -91,9 +91,11 @@ pub fn find(
 fn read(candidate: &ModelFiles, tuned: &[Tensor<'_>]) -> Option<Sketch> {
     let model = model_of(&paths(candidate)).ok()?;
     let tensors = tensors_of(&model).ok()?;
-    let by_name: HashMap<&str, &Tensor<'_>> = tensors.iter().map(|tensor| (&*tensor.name, tensor)).collect();
+    let by_name: HashMap<_, &Tensor<'_>> = tensors.iter().map(|tensor| (plain(&tensor.name), tensor)).collect();
     let common = tuned.iter().filter(|tensor| {
-        by_name.get(&*tensor.name).is_some_and(|other| (other.dtype, other.shape) == (tensor.dtype, tensor.shape))
+        by_name
+            .get(&plain(&tensor.name))
+            .is_some_and(|other| (other.dtype, other.shape) == (tensor.dtype, tensor.shape))
     });
     (common.map(Tensor::byte_len).sum::<u64>() * 10 > tuned.iter().map(Tensor::byte_len).sum()).then_some(())?;
     Sketch::of(&tensors).ok()

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::ui::hex;
 
 /// The version of the file; another one is taken for none.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// How many models are kept, those seen last, and the most bytes of a file that is read: a model takes some 35 kB.
 const MOST_MODELS: usize = 256;

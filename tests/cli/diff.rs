@@ -46,6 +46,41 @@ fn file(tensors: &[(&str, &str, &str, &[u8])]) -> Vec<u8> {
 }
 
 #[test]
+fn tensors_that_were_renamed_are_told_as_such() {
+    let scratch = Scratch::new();
+    let floats: Vec<u8> = (0..64u32).flat_map(|at| (at as f32).sin().to_le_bytes()).collect();
+    let mut moved = floats.clone();
+    moved[0] ^= 1;
+    let bytes = [1, 2, 3, 4];
+    let before = [("model.a.w", "U8", "[4]", &bytes[..]), ("b.w", "F32", "[64]", &floats), ("c", "U8", "[4]", &bytes)];
+    let after = [("a.w", "U8", "[4]", &bytes[..]), ("other", "F32", "[64]", &moved), ("c", "U8", "[4]", &bytes)];
+    scratch.write("a.safetensors", file(&before));
+    scratch.write("b.safetensors", file(&after));
+    scratch.write("c.safetensors", file(&[after[0], before[1], before[2]]));
+    let run = scratch.run(["diff", "a.safetensors", "b.safetensors"]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    let expected = "
+layer  tensors  changed  weights changed  mean step  largest
+other        1        1            1.6 %        1.0        1
+total        3        1            1.4 %        1.0        1
+
+renamed
+  model.a.w -> a.w  U8 [4]
+  b.w -> other  F32 [64]
+";
+    let (_, said) = run.stdout.split_once("\n\n").unwrap();
+    assert_eq!(format!("\n{said}"), expected);
+    // Nothing but names.
+    let run = scratch.run(["diff", "--json", "a.safetensors", "c.safetensors"]);
+    assert_eq!(run.code, 1);
+    let json: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((&json["same"], &json["total"]["changed_tensors"]), (&false.into(), &0.into()));
+    let tensor = &json["tensors"][0];
+    let told = [&tensor["name"], &tensor["renamed_from"], &tensor["change"]];
+    assert_eq!(told, [&serde_json::json!("a.w"), &"model.a.w".into(), &"same".into()]);
+}
+
+#[test]
 fn differences_are_told_layer_by_layer() {
     let scratch = Scratch::new();
     scratch.write(
@@ -111,6 +146,7 @@ of another dtype or shape
         serde_json::json!({
             "name": "layers.9.w",
             "change": "values",
+            "renamed_from": null,
             "before": { "dtype": "BF16", "shape": [4], "bytes": 8 },
             "after": { "dtype": "BF16", "shape": [4], "bytes": 8 },
             "elements": 4,

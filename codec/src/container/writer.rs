@@ -134,7 +134,7 @@ pub fn compress(
 }
 
 /// Writes the patch that makes `source`, whose file name is `name`, of `base`, as [`compress`] writes a container. Tensors are matched by
-/// name over the whole model. Chunks for which nothing in the base is of use are stored as in any container; if it is of no use
+/// name over the whole model, and where names are others by what is left of them without those of wrappers, or by values. Chunks for which nothing in the base is of use are stored as in any container; if it is of no use
 /// at all, the result is an ordinary container.
 ///
 /// # Errors
@@ -175,7 +175,7 @@ pub(super) fn write(
     }
     let layout = Layout::of(source)?;
     let Matching { layout, bases, used, .. } = match model {
-        Some(model) => Matching::of(layout, model),
+        Some(model) => Matching::of(source, layout, model)?,
         None => Matching::none(layout),
     };
     let base = match model {

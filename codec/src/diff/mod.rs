@@ -1,6 +1,6 @@
 //! How two models differ: which tensors one has and the other has not, and how far the elements of the others are apart.
 //!
-//! Tensors are matched by their names. Those whose recorded MD5s are the same are not read. All others are read in pieces, on all threads,
+//! Tensors are matched by their names, and those that were renamed as the [tensors of patches](crate::patch) are. Those whose recorded MD5s are the same are not read. All others are read in pieces, on all threads,
 //! wherever they lie, so that memory is bounded by the number of threads and not by the size of a tensor.
 
 mod steps;
@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use crate::Progress;
 use crate::error::Result;
 use crate::original::Original;
+use crate::patch::partners;
 use crate::stream::cancelled;
 use steps::Scale;
 pub use steps::Steps;
@@ -91,6 +92,17 @@ impl<'a> Compared<'a> {
         self.after.as_ref().or(self.before.as_ref()).expect("a tensor is in one of them")
     }
 
+    /// What it was called in the first model, if that is something else.
+    pub fn renamed_from(&self) -> Option<&str> {
+        let (before, after) = (self.before.as_ref()?, self.after.as_ref()?);
+        (before.name != after.name).then_some(&*before.name)
+    }
+
+    /// Whether it is the same and has the same name.
+    pub fn is_same(&self) -> bool {
+        self.change == Change::Same && self.renamed_from().is_none()
+    }
+
     /// Whether its elements have steps.
     pub fn is_ordered(&self) -> bool {
         Scale::of(self.tensor().dtype).is_ordered()
@@ -112,10 +124,28 @@ pub struct Comparison<'a> {
 
 impl<'a> Comparison<'a> {
     /// Matches the tensors of two models.
-    pub fn of(before: &[Tensor<'a>], after: &[Tensor<'a>]) -> Comparison<'a> {
+    ///
+    /// # Errors
+    /// Those of reading some values of tensors that only one of them has by name.
+    pub fn of(before: &[Tensor<'a>], after: &[Tensor<'a>]) -> Result<Comparison<'a>> {
         let mut both: BTreeMap<&str, (Option<&Tensor<'a>>, Option<&Tensor<'a>>)> = BTreeMap::new();
-        before.iter().for_each(|tensor| both.entry(&tensor.name).or_default().0 = Some(tensor));
-        after.iter().for_each(|tensor| both.entry(&tensor.name).or_default().1 = Some(tensor));
+        let mut partners = partners::find(after, before)?;
+        // A tensor was renamed but once, and not if there still is one of its name.
+        let mut is_taken = vec![false; before.len()];
+        for same_name in [true, false] {
+            for (after, partner) in after.iter().zip(&mut partners) {
+                let Some(number) = *partner else { continue };
+                if (before[number].name == after.name) == same_name && std::mem::replace(&mut is_taken[number], true) {
+                    *partner = None;
+                }
+            }
+        }
+        for (after, partner) in after.iter().zip(partners) {
+            both.insert(&after.name, (partner.map(|number| &before[number]), Some(after)));
+        }
+        for (before, _) in before.iter().zip(is_taken).filter(|(_, is_taken)| !is_taken) {
+            both.insert(&before.name, (Some(before), None));
+        }
         let mut comparison = Comparison { matched: Vec::with_capacity(both.len()), work: Vec::new() };
         for (number, (before, after)) in both.into_values().enumerate() {
             let (change, bytes) = match (before, after) {
@@ -128,7 +158,7 @@ impl<'a> Comparison<'a> {
                 comparison.work.push((number, bytes));
             }
         }
-        comparison
+        Ok(comparison)
     }
 
     /// How many bytes of each model are to be read: the progress that [`run`](Comparison::run) makes.
@@ -174,7 +204,7 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// What can be said of two tensors of one name without reading them, and how many bytes of them are to be compared.
+/// What can be said of two tensors that are one another's without reading them, and how many bytes of them are to be compared.
 fn matched(before: &Tensor<'_>, after: &Tensor<'_>) -> (Change, u64) {
     let whole = |bytes: u64| bytes - bytes % Scale::of(after.dtype).size() as u64;
     if before.dtype != after.dtype {
@@ -217,7 +247,7 @@ mod tests {
     }
 
     fn changes(before: &[Tensor<'_>], after: &[Tensor<'_>]) -> Vec<(String, Change)> {
-        let compared = Comparison::of(before, after).run(&()).unwrap();
+        let compared = Comparison::of(before, after).unwrap().run(&()).unwrap();
         compared.iter().map(|compared| (compared.tensor().name.clone().into_owned(), compared.change)).collect()
     }
 
@@ -255,6 +285,28 @@ mod tests {
         assert_eq!(changes(&before, &after), expected.map(|(name, change)| (name.to_owned(), change)));
     }
 
+    #[test]
+    fn a_tensor_that_was_renamed_is_told_once() {
+        let values = Memory::new((0..64u32).flat_map(|at| (at as f32).sin().to_le_bytes()).collect());
+        let bytes = Memory::new(vec![1; 8]);
+        let floats = |name| tensor(name, "F32", &[64], &values);
+        let before = [tensor("model.a.w", "U8", &[8], &bytes), floats("b"), floats("c")];
+        // Three with the same values: one has the name, and one can be the other.
+        let after = [tensor("a.w", "U8", &[8], &bytes), floats("b"), floats("x"), floats("y")];
+        let compared = Comparison::of(&before, &after).unwrap().run(&()).unwrap();
+        let told: Vec<_> = compared
+            .iter()
+            .map(|compared| (&*compared.tensor().name, compared.renamed_from(), compared.change, compared.is_same()))
+            .collect();
+        let expected = [
+            ("a.w", Some("model.a.w"), Change::Same, false),
+            ("b", None, Change::Same, true),
+            ("x", Some("c"), Change::Same, false),
+            ("y", None, Change::Added, false),
+        ];
+        assert_eq!(told, expected);
+    }
+
     /// An original that must not be read.
     struct Sealed(Grid);
 
@@ -272,10 +324,10 @@ mod tests {
     fn what_is_known_to_be_the_same_is_not_read() {
         let sealed = Sealed(Grid::uniform(1 << 40, 256 << 10).unwrap());
         let known = |md5| Tensor { md5: Some([md5; 16]), ..tensor("a", "F32", &[1 << 38], &sealed) };
-        let comparison = Comparison::of(&[known(1)], &[known(1)]);
+        let comparison = Comparison::of(&[known(1)], &[known(1)]).unwrap();
         assert_eq!(comparison.bytes(), 0);
         assert_eq!(comparison.run(&()).unwrap()[0].change, Change::Same);
-        assert_eq!(Comparison::of(&[known(1)], &[known(2)]).bytes(), 1 << 40);
+        assert_eq!(Comparison::of(&[known(1)], &[known(2)]).unwrap().bytes(), 1 << 40);
     }
 
     #[test]

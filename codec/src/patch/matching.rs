@@ -1,8 +1,12 @@
 //! Which parts of an original have something in a base that they can be coded against.
 
-use super::model::Model;
+use super::model::{Model, ModelTensor};
+use super::partners;
 use crate::chunk::delta::convert;
+use crate::diff::Tensor;
+use crate::error::Result;
 use crate::layout::{Content, Layout, SegmentLayout, TensorLayout};
+use crate::original::Original;
 use crate::split::Element;
 
 /// What a segment is coded against.
@@ -32,8 +36,15 @@ impl Matching {
         Matching { bases: vec![None; layout.segments.len()], layout, used: Vec::new(), used_len: 0 }
     }
 
-    /// Matches tensors by their name.
-    pub(crate) fn of(layout: Layout, model: &Model) -> Matching {
+    /// Gives each tensor of `source`, which has this layout, its [partner](partners) in the model.
+    ///
+    /// # Errors
+    /// Those of reading either, to see which tensors are one another's where they have other names.
+    pub(crate) fn of(source: &dyn Original, layout: Layout, model: &Model) -> Result<Matching> {
+        let tuned: Vec<Tensor<'_>> = layout.tensors.iter().map(|tensor| of_layout(tensor, source)).collect();
+        let base: Vec<Tensor<'_>> = model.tensors().iter().map(|tensor| model.view(tensor)).collect();
+        let partners = partners::find(&tuned, &base)?;
+        drop(tuned);
         let Layout { segments, tensors } = layout;
         let empty = Layout { segments: Vec::new(), tensors: Vec::new() };
         let mut matching = Matching { layout: empty, bases: Vec::new(), used: Vec::new(), used_len: 0 };
@@ -44,19 +55,24 @@ impl Matching {
             }
             // A segment of tiny tensors is cut wherever one has no base.
             let within = tensors.partition_point(|tensor| tensor.range.end <= segment.range.start);
-            let inside = |tensor: &&TensorLayout| tensor.range.start < segment.range.end;
-            for tensor in tensors[within..].iter().take_while(inside).filter(|tensor| !tensor.range.is_empty()) {
-                matching.push_tensor(tensor, segment.content, model);
+            let inside = |tensor: &TensorLayout| tensor.range.start < segment.range.end;
+            for (tensor, partner) in
+                tensors[within..].iter().zip(&partners[within..]).take_while(|(tensor, _)| inside(tensor))
+            {
+                if !tensor.range.is_empty() {
+                    matching.push_tensor(tensor, *partner, segment.content, model);
+                }
             }
         }
         matching.layout.tensors = tensors;
-        matching
+        Ok(matching)
     }
 
-    fn push_tensor(&mut self, tensor: &TensorLayout, content: Content, model: &Model) {
+    fn push_tensor(&mut self, tensor: &TensorLayout, partner: Option<usize>, content: Content, model: &Model) {
         let TensorLayout { range, element, .. } = tensor;
         let part = |range| SegmentLayout { range, element: *element, content };
-        let Some((number, elements)) = common(tensor, model) else {
+        let common = partner.and_then(|number| Some((number, common(tensor, &model.tensors()[number])?)));
+        let Some((number, elements)) = common else {
             return self.push(part(range.clone()), None);
         };
         let base_element = model.tensors()[number].element;
@@ -93,10 +109,21 @@ impl Matching {
     }
 }
 
-/// The tensor of the model, by its number, that a tensor can be coded against, and how many of its elements can be, the first ones.
-fn common(tensor: &TensorLayout, model: &Model) -> Option<(usize, u64)> {
-    let number = model.number_of(&tensor.name)?;
-    let base = &model.tensors()[number];
+/// A tensor of `source`.
+fn of_layout<'a>(tensor: &'a TensorLayout, source: &'a dyn Original) -> Tensor<'a> {
+    Tensor {
+        name: (&*tensor.name).into(),
+        dtype: &tensor.dtype,
+        shape: &tensor.shape,
+        file: "",
+        original: source,
+        range: tensor.range.clone(),
+        md5: None,
+    }
+}
+
+/// How many elements of a tensor can be coded against its partner: the first ones.
+fn common(tensor: &TensorLayout, base: &ModelTensor) -> Option<u64> {
     // Integers, quantised blocks too, are compared only if they mean the same.
     let same = tensor.element == base.element && tensor.dtype == base.dtype;
     if !same && !convert::is_possible(base.element, tensor.element) {
@@ -111,5 +138,5 @@ fn common(tensor: &TensorLayout, model: &Model) -> Option<(usize, u64)> {
         return None;
     }
     let elements = elements.min(base_elements);
-    (elements > 0).then_some((number, elements))
+    (elements > 0).then_some(elements)
 }

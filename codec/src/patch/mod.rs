@@ -11,9 +11,11 @@
 mod base;
 mod matching;
 mod model;
+pub(crate) mod partners;
 mod record;
 
 pub use base::Base;
 pub(crate) use matching::{Matching, SegmentBase};
 pub use model::{Check, Model, ModelTensor};
+pub use partners::plain;
 pub use record::{BaseRecord, BaseTensor, Fingerprint};

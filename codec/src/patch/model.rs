@@ -8,6 +8,7 @@ use super::base::{Base, Part};
 use super::record::{BaseRecord, BaseTensor, Fingerprint};
 use crate::Progress;
 use crate::checksum::checksum;
+use crate::diff::Tensor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hashes::{Md5, RangeHashes};
 use crate::layout::Layout;
@@ -190,12 +191,20 @@ impl Model {
 
     /// The tensor of that name, the first if there are several.
     pub fn tensor(&self, name: &str) -> Option<&ModelTensor> {
-        self.number_of(name).map(|number| &self.tensors[number])
+        self.by_name.get(name).map(|&number| &self.tensors[number])
     }
 
-    /// The number of that tensor among [all](Model::tensors).
-    pub(crate) fn number_of(&self, name: &str) -> Option<usize> {
-        self.by_name.get(name).copied()
+    /// A tensor of the model as it is compared with others.
+    pub fn view<'a>(&'a self, tensor: &'a ModelTensor) -> Tensor<'a> {
+        Tensor {
+            name: (&*tensor.name).into(),
+            dtype: &tensor.dtype,
+            shape: &tensor.shape,
+            file: self.file_name(tensor.file),
+            original: &**self.original(tensor.file),
+            range: tensor.range.clone(),
+            md5: tensor.md5().copied(),
+        }
     }
 
     /// Sees to it that the MD5s of all tensors are known.

@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Sampled, Sketch, float};
+use super::{Sampled, Sketch};
+use crate::patch::plain;
 use crate::split::Element;
 
 /// The part of the container's cost that a patch must save to be worth the trouble of needing its base.
@@ -47,15 +48,15 @@ struct Bits {
 
 /// As [`Sketch::over`].
 pub(super) fn estimate(tuned: &Sketch, base: &Sketch) -> Option<Estimate> {
-    let bases: HashMap<&str, &Sampled> = base.samples.iter().map(|sample| (sample.name.as_str(), sample)).collect();
+    let bases: HashMap<_, &Sampled> = base.samples.iter().map(|sample| (plain(&sample.name), sample)).collect();
     let base_of = |sample: &Sampled| {
-        let base = bases.get(sample.name.as_str())?;
+        let base = bases.get(&plain(&sample.name))?;
         let same = base.dtype == sample.dtype && base.shape == sample.shape && base.values.len() == sample.values.len();
         same.then_some(*base)
     };
     let (mut plain, mut differences) = (BTreeMap::new(), BTreeMap::new());
     for sample in &tuned.samples {
-        let element = float(&sample.dtype)?;
+        let element = Element::of_float(&sample.dtype)?;
         let pooled: &mut Pooled = plain.entry(sample.dtype.as_str()).or_default();
         elements(element, &sample.values).for_each(|value| pooled.count(0, key(element, value)));
         if let Some(base) = base_of(sample) {
@@ -81,7 +82,7 @@ pub(super) fn estimate(tuned: &Sketch, base: &Sketch) -> Option<Estimate> {
 
 /// What the samples of a tensor cost with what is known of all.
 fn bits(sample: &Sampled, base: Option<&Sampled>, plain: &Pooled, differences: Option<&Pooled>) -> Bits {
-    let Some(element) = float(&sample.dtype) else { return Bits::default() };
+    let Some(element) = Element::of_float(&sample.dtype) else { return Bits::default() };
     let count = (sample.values.len() / element.size()).max(1) as f64;
     let width = (element.size() * 8) as f64;
     let cost = |value| plain.bits(0, key(element, value)) + f64::from(raw_bits(element));
@@ -246,6 +247,15 @@ mod tests {
         let expected = (1.0 + 0.5 * 3f64.log2()) / 16.0;
         assert!((patch as f64 / len - expected).abs() < 0.03, "{patch} of {len}");
         assert!((0.6..0.8).contains(&(container as f64 / len)), "{container} of {len}");
+    }
+
+    #[test]
+    fn names_with_parts_of_wrappers_are_the_same() {
+        let (tuned, base) = (Fake::new(1, 3, 2), Fake::new(1, 0, 1));
+        let expected = tuned.sketch().over(&base.sketch()).unwrap();
+        let mut wrapped = tuned;
+        wrapped.tensors.iter_mut().for_each(|(name, ..)| *name = format!("module.base_model.model.{name}"));
+        assert_eq!(wrapped.sketch().over(&base.sketch()), Some(expected));
     }
 
     #[test]

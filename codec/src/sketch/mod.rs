@@ -16,6 +16,7 @@ use std::cmp::Reverse;
 use crate::checksum::checksum;
 use crate::diff::Tensor;
 use crate::error::Result;
+use crate::patch::plain;
 use crate::split::Element;
 pub use estimate::Estimate;
 
@@ -58,7 +59,7 @@ impl Sketch {
     /// # Errors
     /// Those of reading them.
     pub fn of(tensors: &[Tensor<'_>]) -> Result<Sketch> {
-        let floats = tensors.iter().filter_map(|tensor| Some((tensor, float(tensor.dtype)?)));
+        let floats = tensors.iter().filter_map(|tensor| Some((tensor, Element::of_float(tensor.dtype)?)));
         let mut floats: Vec<(f64, &Tensor<'_>, Element)> = floats
             .filter(|(tensor, element)| len_in(tensor, *element) > 0)
             .map(|(tensor, element)| (priority(tensor), tensor, element))
@@ -86,25 +87,14 @@ impl Sketch {
     }
 }
 
-/// What floats a tensor has; `None` when it has none that a patch could be made of.
-fn float(dtype: &str) -> Option<Element> {
-    Some(match dtype {
-        "BF16" => Element::Bf16,
-        "F16" => Element::F16,
-        "F32" => Element::F32,
-        "F8_E4M3" => Element::F8E4M3,
-        "F8_E5M2" => Element::F8E5M2,
-        _ => return None,
-    })
-}
-
 fn len_in(tensor: &Tensor<'_>, element: Element) -> u64 {
     tensor.byte_len() / element.size() as u64
 }
 
-/// The place of a tensor among all: its size over a number between 0 and 1 that looks random and is always the same for the name.
+/// The place of a tensor among all: its size over a number between 0 and 1 that looks random and is always the same for the name,
+/// whatever wrappers have put into that.
 fn priority(tensor: &Tensor<'_>) -> f64 {
-    let random = ((checksum(tensor.name.as_bytes()) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+    let random = ((checksum(plain(&tensor.name).as_bytes()) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     tensor.byte_len() as f64 / random
 }
 

@@ -66,6 +66,18 @@ impl Element {
         })
     }
 
+    /// The floats that the headers of files spell so; `None` when they are none that are coded as floats.
+    pub(crate) fn of_float(dtype: &str) -> Option<Element> {
+        Some(match dtype {
+            "BF16" => Element::Bf16,
+            "F16" => Element::F16,
+            "F32" => Element::F32,
+            "F8_E4M3" => Element::F8E4M3,
+            "F8_E5M2" => Element::F8E5M2,
+            _ => return None,
+        })
+    }
+
     /// The size of an element in bytes.
     pub fn size(self) -> usize {
         match self {

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use bigsmall_codec::Progress;
 use bigsmall_codec::container::{self, Options};
-use bigsmall_codec::diff::{Change, Comparison};
+use bigsmall_codec::diff::{Compared, Comparison};
 use bigsmall_codec::output::{Attributes, NewFile, check_replaceable};
 use bigsmall_codec::patch::Model;
 
@@ -45,8 +45,9 @@ Exit codes: 0 all tensors are the same, 1 they differ, 2 there was trouble.";
 /// Say how two models differ
 ///
 /// A and B are files that hold tensors (.safetensors, .gguf, their containers, patches) or directories of such files.
-/// Tensors are matched by name over the whole model. How far weights have moved is counted in steps from one value
-/// of their dtype to the next, units in the last place. Metadata, order and division into files are not compared.
+/// Tensors are matched by name over the whole model; those that were renamed are found if it is clear which they are.
+/// How far weights have moved is counted in steps from one value of their dtype to the next, units in the last place.
+/// Metadata, order and division into files are not compared.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -88,7 +89,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let (before, after) = (open_model(&args.before, &args.base.bases)?, open_model(&args.after, &args.base.bases)?);
     interrupt::watch()?;
     let (tensors_before, tensors_after) = (tensors_of(&before)?, tensors_of(&after)?);
-    let comparison = Comparison::of(&tensors_before, &tensors_after);
+    let comparison = Comparison::of(&tensors_before, &tensors_after)?;
     let meter = Meter::new(comparison.bytes(), args.report.quiet);
     let compared = args.threads.run(|| {
         let compared = comparison.run(&meter)?;
@@ -99,7 +100,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     });
     drop(meter);
     let compared = compared?;
-    let same = compared.iter().all(|tensor| tensor.change == Change::Same);
+    let same = compared.iter().all(Compared::is_same);
     let sides = [Side::of(&args.before, &before), Side::of(&args.after, &after)];
     if args.report.json {
         ui::print_json(&Json::of(same, &sides, &compared))?;

@@ -67,6 +67,8 @@ struct JsonNamedGroup {
 struct JsonTensor<'a> {
     name: &'a str,
     change: &'static str,
+    /// Its name in the first model, if that is another.
+    renamed_from: Option<&'a str>,
     before: Option<JsonShape<'a>>,
     after: Option<JsonShape<'a>>,
     /// Elements that were compared, or known to be the same.
@@ -129,6 +131,7 @@ fn json_tensor<'a>(compared: &'a Compared<'_>) -> JsonTensor<'a> {
             Change::Added => "added",
             Change::Removed => "removed",
         },
+        renamed_from: compared.renamed_from(),
         before: shape(&compared.before),
         after: shape(&compared.after),
         elements: steps.map(|steps| steps.elements),
@@ -152,7 +155,7 @@ pub fn describe(sides: &[Side; 2], compared: &[Compared<'_>]) -> String {
     }
     let (groups, total) = groups(compared);
     let mut text = models.render("") + "\n";
-    if total.changed_tensors == 0 {
+    if compared.iter().all(Compared::is_same) {
         return text + &format!("the same: {}\n", count(total.tensors, "tensor"));
     }
     if !groups.is_empty() {
@@ -162,7 +165,7 @@ pub fn describe(sides: &[Side; 2], compared: &[Compared<'_>]) -> String {
         text += &table.render("");
     }
     for (heading, is_meant) in LISTS {
-        let meant: Vec<&Compared<'_>> = compared.iter().filter(|compared| is_meant(compared.change)).collect();
+        let meant: Vec<&Compared<'_>> = compared.iter().filter(|compared| is_meant(compared)).collect();
         if meant.is_empty() {
             continue;
         }
@@ -176,13 +179,14 @@ pub fn describe(sides: &[Side; 2], compared: &[Compared<'_>]) -> String {
 }
 
 /// Whether something is to be listed.
-type IsMeant = fn(Change) -> bool;
+type IsMeant = fn(&Compared<'_>) -> bool;
 
 /// What is listed, and by which change.
-const LISTS: [(&str, IsMeant); 3] = [
-    ("added", |change| change == Change::Added),
-    ("removed", |change| change == Change::Removed),
-    ("of another dtype or shape", |change| matches!(change, Change::Dtype | Change::Shape(_))),
+const LISTS: [(&str, IsMeant); 4] = [
+    ("added", |compared| compared.change == Change::Added),
+    ("removed", |compared| compared.change == Change::Removed),
+    ("renamed", |compared| compared.renamed_from().is_some()),
+    ("of another dtype or shape", |compared| matches!(compared.change, Change::Dtype | Change::Shape(_))),
 ];
 
 fn row(name: &str, group: &Group) -> [String; 6] {
@@ -209,7 +213,8 @@ fn part(fraction: f64, changed: u64) -> String {
 fn line(compared: &Compared<'_>) -> String {
     let shape =
         |tensor: &Option<Tensor<'_>>| tensor.as_ref().map(|tensor| format!("{} {:?}", tensor.dtype, tensor.shape));
-    let shapes: Vec<String> = [shape(&compared.before), shape(&compared.after)].into_iter().flatten().collect();
+    let mut shapes: Vec<String> = [shape(&compared.before), shape(&compared.after)].into_iter().flatten().collect();
+    shapes.dedup();
     let common = match compared.change {
         Change::Shape(Some(steps)) => {
             let changed = part(steps.fraction().unwrap_or(0.0), steps.changed);
@@ -217,5 +222,6 @@ fn line(compared: &Compared<'_>) -> String {
         }
         _ => String::new(),
     };
-    printable(&format!("{}  {}{common}", compared.tensor().name, shapes.join(" -> "))).replace('\n', "\\n")
+    let before = compared.renamed_from().map_or(String::new(), |before| format!("{before} -> "));
+    printable(&format!("{before}{}  {}{common}", compared.tensor().name, shapes.join(" -> "))).replace('\n', "\\n")
 }
