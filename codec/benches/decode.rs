@@ -2,11 +2,11 @@
 //! `memcpy` of as many bytes, Zstandard and LZ4 in the same chunks. Bytes are those of the original.
 //!
 //! ```text
-//! cargo bench -p bigsmall-codec --bench decode -- [--quick] [--json FILE] [FILTER...]
+//! cargo bench -p bigsmall-codec --bench decode -- [--quick] [--json FILE] [--file FILE] [--implementation NAME] [FILTER...]
 //! ```
 //!
 //! The files are those that `scripts/test-data.sh` makes in `data/`; `--quick` looks once at little data that is in the
-//! repository. `FILTER`s leave out the cases that contain none of them, such as `"balanced 256"`. Columns: what is decoded,
+//! repository; each `--file` names one to be measured instead. `FILTER`s leave out the cases that contain none of them, such as `"balanced 256"`. Columns: what is decoded,
 //! the mode, KiB a chunk, the implementation; % of the original; the speed on one thread as a ratio to `memcpy` and in
 //! GB/s; that on two, each decoding all of it, and its ratio to one. Implementations are the instruction sets that
 //! `BIGSMALL_SIMD` chooses from, checksums left out; `whole` is the way that a reader of a container takes, with the copy
@@ -16,7 +16,7 @@ mod support;
 
 use std::time::Duration;
 
-use bigsmall_codec::bench::{Chunks, implementations};
+use bigsmall_codec::bench::Chunks;
 use bigsmall_codec::container::{Options, compress};
 use bigsmall_codec::{ChunkIndex, Container, Memory, Original};
 use serde_json::json;
@@ -32,7 +32,7 @@ fn main() {
         for options in support::cases() {
             let label = format!("{what:<17}{:<10}{:>5} ", name_of(options.mode), options.chunk_size >> 10);
             if settings.wants(&label) {
-                decode(&mut settings, what, &label, &support::read(&path), options);
+                decode(&mut settings, &what, &label, &support::read(&path), options);
             }
         }
     }
@@ -56,7 +56,7 @@ fn decode(settings: &mut Settings, what: &str, label: &str, original: &[u8], opt
         ("memcpy", original.len(), Box::new(|out| copy(original, out))),
         ("memcpy", original.len(), Box::new(|out| copy_pieces(original, out, chunk_size))),
     ];
-    for name in implementations() {
+    for name in settings.implementations() {
         let chunks = &chunks;
         let decode: Decode<'_> = Box::new(move |out| chunks.decode(name, out).expect("sound chunks decode"));
         ways.push((name, our_size, decode));

@@ -2,11 +2,11 @@
 //! `memcpy`, Zstandard and LZ4 in the same chunks. Bytes are those of the original.
 //!
 //! ```text
-//! cargo bench -p bigsmall-codec --bench encode -- [--quick] [--json FILE] [FILTER...]
+//! cargo bench -p bigsmall-codec --bench encode -- [--quick] [--json FILE] [--file FILE] [--implementation NAME] [FILTER...]
 //! ```
 //!
 //! The files are those that `scripts/test-data.sh --large` makes in `data/`; `--quick` looks once at little data that is in
-//! the repository. `FILTER`s leave out the cases that contain none of them, such as `"balanced 256"`. Columns: what is
+//! the repository; each `--file` names one to be measured instead. `FILTER`s leave out the cases that contain none of them, such as `"balanced 256"`. Columns: what is
 //! encoded, the mode, KiB a chunk, the implementation; % of the original; the speed on one thread as a ratio to `zstd -1`
 //! and in GB/s; that on two, and its ratio to one. An implementation plans each segment, fits its tables and encodes it,
 //! hashing nothing; `..., planned` encodes with plans at hand. `whole` is `compress`, with all hashes, which shares one
@@ -17,7 +17,7 @@ mod support;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use bigsmall_codec::bench::{Encode, implementations};
+use bigsmall_codec::bench::Encode;
 use bigsmall_codec::container::{Options, compress};
 use bigsmall_codec::{Memory, PlainFile};
 use rayon::ThreadPool;
@@ -29,16 +29,16 @@ fn main() {
     println!("{:<33}{:<21}{:>7}{:>9}{:>7}{:>11}{:>6}", "encoding", "", "%", "/zstd -1", "GB/s", "2 threads", "/1");
     for (what, path) in settings.files(false) {
         for options in support::cases() {
-            let label = label(what, &options);
+            let label = label(&what, &options);
             if settings.wants(&label) {
-                encode(&mut settings, what, &support::read(&path), options);
+                encode(&mut settings, &what, &support::read(&path), options);
             }
         }
     }
     // What is too large to be in memory several times goes from the page cache to nowhere.
     for (what, path) in settings.files(true) {
         let options = Options::default();
-        if settings.wants(&label(what, &options)) {
+        if settings.wants(&label(&what, &options)) {
             let file = PlainFile::open(&path).unwrap_or_else(|e| panic!("{e}: run scripts/test-data.sh --large"));
             let len = file.file().metadata().expect("it is open").len() as usize;
             let [one, two] = &[pool(1), pool(2)];
@@ -48,7 +48,7 @@ fn main() {
             };
             let stored = run(two);
             let times = settings.best_of(&mut [Box::new(|| _ = run(one)), Box::new(|| _ = run(two))]);
-            report(&mut settings, what, &options, "whole", (len, stored as usize), [times[0], times[1]], (1, None));
+            report(&mut settings, &what, &options, "whole", (len, stored as usize), [times[0], times[1]], (1, None));
         }
     }
 }
@@ -88,7 +88,7 @@ fn encode(settings: &mut Settings, what: &str, original: &[u8], options: Options
             Box::new(|| at_once(|| copy(original, first), || copy(original, second))),
         ],
     }];
-    for name in implementations() {
+    for name in settings.implementations() {
         for planned in [false, true] {
             let [mut alone, mut first, mut second] = [(); 3]
                 .map(|()| Encode::new(name, &source, options.clone()).expect("the bench's options are possible"));

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bigsmall_codec::bench::implementations;
 use bigsmall_codec::container::{Mode, Options};
 use serde_json::Value;
 
@@ -32,25 +33,33 @@ const FILES: [(&str, &str); 13] = [
 const TIME: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 5;
 
-/// What a bench is asked for: `cargo bench --bench NAME -- [--quick] [--json FILE] [FILTER...]`.
+/// What a bench is asked for: `cargo bench --bench NAME -- [--quick] [--json FILE] [--file FILE] [--implementation NAME] [FILTER...]`.
 #[derive(Debug)]
 pub struct Settings {
     /// Whether one look at little data is enough.
     pub quick: bool,
     filters: Vec<String>,
     json: Option<File>,
+    /// The files to measure instead of those of `data/`.
+    files: Vec<String>,
+    /// The implementation to measure alone.
+    implementation: Option<String>,
 }
 
 impl Settings {
     /// Those of the command line.
     pub fn read() -> Settings {
-        let mut settings = Settings { quick: false, filters: Vec::new(), json: None };
+        let value = |option: &str, value: Option<String>| value.unwrap_or_else(|| panic!("{option} needs a value"));
+        let mut settings =
+            Settings { quick: false, filters: Vec::new(), json: None, files: Vec::new(), implementation: None };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--quick" => settings.quick = true,
+                "--file" => settings.files.push(value("--file", arguments.next())),
+                "--implementation" => settings.implementation = Some(value("--implementation", arguments.next())),
                 "--json" => {
-                    let path = arguments.next().unwrap_or_else(|| panic!("--json needs the name of a file"));
+                    let path = value("--json", arguments.next());
                     let file = OpenOptions::new().append(true).create(true).open(&path);
                     settings.json = Some(file.unwrap_or_else(|e| panic!("{path}: {e}")));
                 }
@@ -74,16 +83,31 @@ impl Settings {
         }
     }
 
-    /// The files that are wanted: those of `data/`, or with `--quick` some rows of them, which are in the repository.
+    /// The implementations of this processor that are wanted.
+    ///
+    /// # Panics
+    /// When it lacks the one that is asked for.
+    pub fn implementations(&self) -> Vec<&'static str> {
+        let wanted = |name: &&str| self.implementation.as_deref().is_none_or(|wanted| wanted == *name);
+        let all: Vec<_> = implementations().filter(wanted).collect();
+        assert!(!all.is_empty(), "this processor has no implementation {:?}", self.implementation);
+        all
+    }
+
+    /// The files that are wanted, each with what it is called: those of `data/`, or with `--quick` some rows of them, which are in
+    /// the repository, or those that `--file` names.
     ///
     /// `with_large` adds one that is too large to be decoded into memory many times.
-    pub fn files(&self, with_large: bool) -> Vec<(&'static str, PathBuf)> {
+    pub fn files(&self, with_large: bool) -> Vec<(String, PathBuf)> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        if !self.files.is_empty() {
+            return self.files.iter().map(|file| (file.clone(), PathBuf::from(file))).collect();
+        }
         if self.quick {
-            return vec![("slices", here.join("tests/slices/slices.safetensors"))];
+            return vec![("slices".to_owned(), here.join("tests/slices/slices.safetensors"))];
         }
         let files = FILES.iter().take(FILES.len() - usize::from(!with_large));
-        files.map(|&(what, path)| (what, here.join("../data").join(path))).collect()
+        files.map(|&(what, path)| (what.to_owned(), here.join("../data").join(path))).collect()
     }
 
     /// The best time of each of these ways, measured in turn: all of them have good and bad luck with the machine alike.

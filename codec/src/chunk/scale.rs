@@ -226,11 +226,6 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
-    /// A single one, which is the same as none.
-    pub(crate) fn none() -> Columns {
-        Columns { codes: Vec::new(), unit: 0, offsets: vec![0; 1 + LANES], period: 1 }
-    }
-
     /// Makes them those of `scale`, if they are not already.
     pub(crate) fn prepare(&mut self, scale: &Scale, element: Element) {
         let unit = scale.column_unit(element);

@@ -56,6 +56,15 @@ impl Table {
         Some(Table { keys, frequencies: normalise(&counts) })
     }
 
+    /// The same with a second symbol, one that does not occur, if it has but one: vectorised decoders know no frequency of all slots.
+    pub(crate) fn with_two_symbols(self) -> Table {
+        match self.keys[..] {
+            [0] => Table { keys: vec![0, 1], frequencies: vec![TOTAL as u16 - 1, 1] },
+            [key] => Table { keys: vec![key - 1, key], frequencies: vec![1, TOTAL as u16 - 1] },
+            _ => self,
+        }
+    }
+
     /// The keys in ascending order.
     pub(crate) fn keys(&self) -> &[u16] {
         &self.keys
@@ -267,6 +276,14 @@ pub(crate) mod tests {
         skewed[63] = 4000;
         check(&Table::fit(&skewed).unwrap());
         assert!(Table::fit(&[0; 10]).is_none());
+    }
+
+    #[test]
+    fn a_second_symbol_is_added_where_there_is_one() {
+        let of = |counts: &[u64]| Table::fit(counts).unwrap().with_two_symbols();
+        assert_eq!(of(&[7]), Table { keys: vec![0, 1], frequencies: vec![4095, 1] });
+        assert_eq!(of(&[0, 0, 7]), Table { keys: vec![1, 2], frequencies: vec![1, 4095] });
+        assert_eq!(of(&[1, 1]), Table::fit(&[1, 1]).unwrap());
     }
 
     #[test]

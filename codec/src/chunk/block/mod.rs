@@ -22,12 +22,13 @@ fn carried_len(tail: usize, streams: usize) -> usize {
     tail.min(streams * CARRIED_PER_STREAM)
 }
 
-/// How the elements of a block are normalised.
+/// How the quads of a block differ: in their tables, and in how their elements are normalised.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scaled<'a> {
     /// One for each quad; the last one may be for fewer elements.
     pub(crate) quads: &'a [QuadScale],
-    pub(crate) columns: &'a Columns,
+    /// What was taken from columns; `None` when nothing was taken from anything.
+    pub(crate) columns: Option<&'a Columns>,
     /// The column of the first element.
     pub(crate) column: usize,
     /// How many tables there are.
@@ -37,7 +38,8 @@ pub(crate) struct Scaled<'a> {
 impl Scaled<'_> {
     /// What was taken from the magnitude of element number `position`, in steps modulo 2^16.
     fn offset(&self, position: usize) -> u16 {
-        let column = self.columns.offsets()[(self.column + position) % self.columns.period()];
+        let Some(columns) = self.columns else { return 0 };
+        let column = columns.offsets()[(self.column + position) % columns.period()];
         self.quads[position / super::scale::QUAD].offset.wrapping_add(column)
     }
 }

@@ -4,7 +4,9 @@
 //! around it (for then one weight of the row was far larger than the rest). All arithmetic here is that of IEEE 754 binary32, each
 //! operation rounded to nearest even, and of integers.
 
-use super::fields::{Classes, Fields};
+use std::hint::black_box;
+
+use super::fields::{Classes, Fields, fold};
 use crate::quantised::BlockType;
 use crate::simd::{Level, at_level};
 
@@ -38,64 +40,89 @@ impl RowScales {
         &mut self,
         kind: BlockType,
         level: Level,
-        halves: [&[u16]; 2],
-        parts: [&[u8]; 2],
+        [scales, minima]: [&[u16]; 2],
+        [first, second]: [&[u8]; 2],
         classes: &mut Vec<u8>,
     ) {
-        let Some(quants) = Fields::of(kind).quants else { return };
-        self.set(kind, halves, parts);
-        let RowScales { scales, minima, logs } = self;
-        let logs = &mut logs[..];
-        classes.clear();
-        classes.resize(logs.len(), 0);
-        let classes = &mut classes[..];
-        match quants.classes {
-            Classes::Scale { shift } => {
-                at_level!(level, beside_neighbours::<16>(logs: &mut [i32], shift: u32, classes: &mut [u8]));
-            }
-            Classes::Zero => {
-                let shift = COARSE;
-                at_level!(level, beside_neighbours::<4>(logs: &mut [i32], shift: u32, classes: &mut [u8]));
-                let step = ZEROS as f32 / (1u32 << quants.bits) as f32;
-                let (scales, minima) = (&scales[..], &minima[..]);
-                at_level!(level, add_zeros(scales: &[f32], minima: &[f32], step: f32, classes: &mut [u8]));
+        let fields = Fields::of(kind);
+        let rows = if fields.parts.is_empty() { scales.len() } else { first.len() };
+        self.scales.resize(rows, 0.0);
+        self.minima.resize(rows, 0.0);
+        self.logs.resize(rows, 0);
+        classes.resize(rows, 0);
+        let (rows, classes) = (&mut *self, &mut classes[..]);
+        macro_rules! of_all {
+            ($($kind:ident)*) => {
+                match kind {
+                    $(BlockType::$kind => at_level!(
+                        level,
+                        of_rows::<{ BlockType::$kind.number() }>(
+                            scales: &[u16], minima: &[u16], first: &[u8], second: &[u8], rows: &mut RowScales, classes: &mut [u8]
+                        )
+                    ),)*
+                    _ => classes.fill(0),
+                }
+            };
+        }
+        of_all!(Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4 NVFP4);
+    }
+}
+
+/// [`RowScales::classes`] for the type with a number.
+#[inline(always)]
+fn of_rows<const KIND: u8>(
+    scales: &[u16],
+    minima: &[u16],
+    first: &[u8],
+    second: &[u8],
+    rows: &mut RowScales,
+    classes: &mut [u8],
+) {
+    let kind = const { super::kind_of(KIND) };
+    let Some(quants) = (const { Fields::of(super::kind_of(KIND)).quants }) else { return };
+    let RowScales { scales: of_rows, minima: minima_of_rows, logs } = rows;
+    match kind {
+        BlockType::MXFP4 => logs.iter_mut().zip(first).for_each(|(log, &part)| *log = i32::from(part) << 10),
+        BlockType::NVFP4 => logs.iter_mut().zip(first).for_each(|(log, &part)| *log = i32::from(part) << 7),
+        BlockType::Q2_K => {
+            of_parts::<16>(first, scales, i32::from, of_rows);
+            of_parts::<16>(second, minima, i32::from, minima_of_rows);
+        }
+        BlockType::Q4_K | BlockType::Q5_K => {
+            of_parts::<8>(first, scales, i32::from, of_rows);
+            of_parts::<8>(second, minima, i32::from, minima_of_rows);
+        }
+        BlockType::Q6_K => of_parts::<16>(first, scales, |part| i32::from(fold(part) as i8), of_rows),
+        BlockType::Q3_K => of_parts::<16>(first, scales, |part| i32::from(part) - 32, of_rows),
+        BlockType::IQ4_XS => of_parts::<8>(first, scales, |part| i32::from(part) - 32, of_rows),
+        _ => {
+            of_rows.iter_mut().zip(scales).for_each(|(scale, &half)| *scale = value(half));
+            if matches!(quants.classes, Classes::Zero) {
+                minima_of_rows.iter_mut().zip(minima).for_each(|(minimum, &half)| *minimum = -value(half));
             }
         }
     }
-
-    /// Takes the scales, their logarithms and the minima of all rows from halves and parts.
-    fn set(&mut self, kind: BlockType, [scales, minima]: [&[u16]; 2], [first, second]: [&[u8]; 2]) {
-        self.scales.clear();
-        self.minima.clear();
-        self.logs.clear();
-        let per_block = Fields::of(kind).parts.first().map_or(1, |parts| parts.per_block);
-        let of_part = |parts: &[u8], halves: &[u16], signed: fn(u8) -> i32, out: &mut Vec<f32>| {
-            for (parts, &half) in parts.chunks_exact(per_block).zip(halves) {
-                let half = value(half);
-                out.extend(parts.iter().map(|&part| half * signed(part) as f32));
-            }
-        };
-        match kind {
-            BlockType::MXFP4 => self.logs.extend(first.iter().map(|&part| i32::from(part) << 10)),
-            BlockType::NVFP4 => self.logs.extend(first.iter().map(|&part| i32::from(part) << 7)),
-            BlockType::Q4_1 | BlockType::Q5_1 => {
-                self.scales.extend(scales.iter().map(|&half| value(half)));
-                self.minima.extend(minima.iter().map(|&half| -value(half)));
-            }
-            BlockType::Q2_K | BlockType::Q4_K | BlockType::Q5_K => {
-                of_part(first, scales, i32::from, &mut self.scales);
-                of_part(second, minima, i32::from, &mut self.minima);
-            }
-            BlockType::Q6_K => {
-                of_part(first, scales, |part| i32::from(super::fields::fold(part) as i8), &mut self.scales);
-            }
-            BlockType::Q3_K | BlockType::IQ4_XS => {
-                of_part(first, scales, |part| i32::from(part) - 32, &mut self.scales);
-            }
-            _ => self.scales.extend(scales.iter().map(|&half| value(half))),
-        }
+    if !matches!(kind, BlockType::MXFP4 | BlockType::NVFP4) {
         // The bits of a float grow like its logarithm.
-        self.logs.extend(self.scales.iter().map(|scale| ((scale.to_bits() & 0x7fff_ffff) >> 13) as i32));
+        logs.iter_mut().zip(&*of_rows).for_each(|(log, scale)| *log = ((scale.to_bits() & 0x7fff_ffff) >> 13) as i32);
+    }
+    match quants.classes {
+        Classes::Scale { shift } => beside_neighbours::<16>(logs, shift, classes),
+        Classes::Zero => {
+            beside_neighbours::<4>(logs, COARSE, classes);
+            add_zeros(of_rows, minima_of_rows, ZEROS as f32 / (1u32 << quants.bits) as f32, classes);
+        }
+    }
+}
+
+/// Sets `out` to each part, of which blocks have `EACH`, times the half of its block.
+#[inline(always)]
+fn of_parts<const EACH: usize>(parts: &[u8], halves: &[u16], signed: fn(u8) -> i32, out: &mut [f32]) {
+    let blocks = out.as_chunks_mut::<EACH>().0.iter_mut().zip(parts.as_chunks::<EACH>().0).zip(halves);
+    for ((out, parts), &half) in blocks {
+        // What the compiler knows nothing of keeps it from taking the same part of many blocks together, by gathering.
+        let half = black_box(value(half));
+        out.iter_mut().zip(parts).for_each(|(out, &part)| *out = half * signed(part) as f32);
     }
 }
 
@@ -105,12 +132,23 @@ const COARSE: u32 = 8;
 /// Sets each class to how much larger a logarithm is than the mean of its neighbours, in `STEPS` steps of `shift` bits about
 /// the middle.
 #[inline(always)]
-fn beside_neighbours<const STEPS: i32>(logs: &mut [i32], shift: u32, classes: &mut [u8]) {
-    for (logs, classes) in logs.chunks_mut(NEIGHBOURS).zip(classes.chunks_mut(NEIGHBOURS)) {
-        let mean = logs.iter().sum::<i32>() / logs.len() as i32;
-        for (class, log) in classes.iter_mut().zip(logs) {
-            *class = (((*log - mean) >> shift) + STEPS / 2).clamp(0, STEPS - 1) as u8;
-        }
+fn beside_neighbours<const STEPS: i32>(logs: &[i32], shift: u32, classes: &mut [u8]) {
+    let (whole, rest) = logs.as_chunks::<NEIGHBOURS>();
+    let (whole_classes, rest_classes) = classes.as_chunks_mut::<NEIGHBOURS>();
+    for (logs, classes) in whole.iter().zip(whole_classes) {
+        // As above.
+        of_neighbours::<STEPS>(logs, black_box(logs.iter().sum::<i32>() / NEIGHBOURS as i32), shift, classes);
+    }
+    if !rest.is_empty() {
+        of_neighbours::<STEPS>(rest, rest.iter().sum::<i32>() / rest.len() as i32, shift, rest_classes);
+    }
+}
+
+/// The classes of neighbours whose logarithms have this mean.
+#[inline(always)]
+fn of_neighbours<const STEPS: i32>(logs: &[i32], mean: i32, shift: u32, classes: &mut [u8]) {
+    for (class, log) in classes.iter_mut().zip(logs) {
+        *class = (((log - mean) >> shift) + STEPS / 2).clamp(0, STEPS - 1) as u8;
     }
 }
 

@@ -74,7 +74,11 @@ pub(crate) struct Scratch {
     /// What is at the place of each.
     extreme_quants: Vec<u8>,
     classes: Vec<u8>,
+    /// Quants in the order of their rows' tables, and the same of parts. (Memory of its own for each, since what is made longer is
+    /// cleared.)
     sorted: Vec<u8>,
+    sorted_parts: Vec<u8>,
+    half_bytes: Vec<u8>,
     order: Order,
     scales: RowScales,
 }
@@ -113,10 +117,15 @@ impl Scratch {
         let (count, size, level) = (out.len() / kind.bytes(), kind.bytes(), scratch.level());
         for (number, &field) in fields.halves.iter().enumerate() {
             let (first, [halves, ..]) = self.halves.split_at_mut(number) else { unreachable!("there are two") };
-            halves::decode(reader, tables, count, halves, &mut self.sorted, scratch)?;
-            for (at, (half, block)) in halves.iter_mut().zip(out.chunks_exact_mut(size)).enumerate() {
-                *half = half::decoded(field, *half, first.first().map_or(0, |first| first[at]));
-                block[field.at..field.at + 2].copy_from_slice(&half.to_le_bytes());
+            halves::decode(reader, tables, count, halves, &mut self.half_bytes, scratch)?;
+            match first.first() {
+                Some(first) => {
+                    halves.iter_mut().zip(first).for_each(|(half, &first)| *half = half::decoded(field, *half, first));
+                }
+                None => halves.iter_mut().for_each(|half| *half = half::decoded(field, *half, 0)),
+            }
+            if fields.quants.is_none() {
+                put_halves(field, halves, size, out);
             }
         }
         for (parts, all) in fields.parts.iter().zip(&mut self.parts).filter(|(parts, _)| parts.given.is_none()) {
@@ -137,18 +146,18 @@ impl Scratch {
         if let Some(&fields::Parts { per_block, given: Some(shift) }) = fields.parts.get(1) {
             let [first, second] = &mut self.parts;
             taken::classes_given(first, shift, &mut self.classes);
-            self.sorted.resize(count * per_block, 0);
+            let sorted = &mut self.sorted_parts;
+            sorted.resize(count * per_block, 0);
             let split = crate::split::Split::of_bytes(0);
-            rows::decode(reader, tables, (split, 1, &self.classes), &mut self.order, &mut self.sorted, scratch)?;
+            rows::decode(reader, tables, (split, 1, &self.classes), &mut self.order, sorted, scratch)?;
             second.clear();
-            second.extend(self.order.positions.iter().map(|&position| self.sorted[position as usize]));
+            second.extend(self.order.positions.iter().map(|&position| sorted[position as usize]));
         }
         let (halves, parts) = (self.halves.each_ref().map(|h| &h[..]), self.parts.each_ref().map(|p| &p[..]));
         self.scales.classes(kind, level, halves, parts, &mut self.classes);
-        let symbols = self.classes.len() * coded_row(&quants);
+        let (row, symbols) = (coded_row(&quants), self.classes.len() * coded_row(&quants));
         self.sorted.resize(BEFORE + symbols + BEHIND, 0);
-        let split = plan::split_of_quants(quants.bits);
-        let (sorted, row) = (&mut self.sorted[BEFORE..][..symbols], coded_row(&quants));
+        let (split, sorted) = (plan::split_of_quants(quants.bits), &mut self.sorted[BEFORE..][..symbols]);
         rows::decode(reader, tables, (split, row, &self.classes), &mut self.order, sorted, scratch)?;
         self.put_together(kind, &quants, level, out);
         Ok(())
@@ -157,7 +166,7 @@ impl Scratch {
     fn decode_extremes(
         &mut self,
         reader: &mut Reader<'_>,
-        extremes: [u8; 2],
+        [first, last]: [u8; 2],
         count: usize,
         tables: &[Table],
         scratch: &mut block::Scratch,
@@ -165,15 +174,19 @@ impl Scratch {
         self.extremes.resize(count, 0);
         plane::decode(reader, tables, &mut self.extremes, scratch)?;
         self.extreme_quants.clear();
-        for extreme in &mut self.extremes {
-            let (place, which) = place_of(*extreme);
-            *extreme = place as u8;
-            self.extreme_quants.push(match which {
-                0 | 1 => extremes[usize::from(which)],
-                OTHER => reader.u8()?,
-                _ => return Err(Error::corrupt("a block has an extreme that there is none of")),
-            });
+        self.extreme_quants
+            .extend(self.extremes.iter().map(|&extreme| if place_of(extreme).1 == 0 { first } else { last }));
+        // Nearly every block has one of the two.
+        if self.extremes.iter().fold(0, |most, &extreme| most.max(place_of(extreme).1)) >= OTHER {
+            for (quant, &extreme) in self.extreme_quants.iter_mut().zip(&self.extremes) {
+                match place_of(extreme).1 {
+                    0 | 1 => {}
+                    OTHER => *quant = reader.u8()?,
+                    _ => return Err(Error::corrupt("a block has an extreme that there is none of")),
+                }
+            }
         }
+        self.extremes.iter_mut().for_each(|extreme| *extreme = place_of(*extreme).0);
         Ok(())
     }
 
@@ -213,6 +226,28 @@ const fn kind_of(number: u8) -> BlockType {
     BlockType::ALL[at]
 }
 
+/// Writes a half of each block where it belongs.
+fn put_halves(field: fields::Half, halves: &[u16], size: usize, out: &mut [u8]) {
+    for (half, block) in halves.iter().zip(out.chunks_exact_mut(size)) {
+        block[field.at..field.at + 2].copy_from_slice(&half.to_le_bytes());
+    }
+}
+
+/// Fetches what lies some blocks behind this one into the caches, to be written.
+#[inline(always)]
+fn fetch_ahead(block: &mut [u8]) {
+    /// Bytes.
+    const AHEAD: usize = 2048;
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: fetching does nothing that one could see, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(block.as_mut_ptr().wrapping_add(AHEAD).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (block, AHEAD);
+}
+
 /// Puts blocks together whose rows are complete.
 #[inline(always)]
 fn put_rows<const KIND: u8>(scratch: &Scratch, out: &mut [u8]) {
@@ -228,11 +263,15 @@ fn put_rows<const KIND: u8>(scratch: &Scratch, out: &mut [u8]) {
     let (mut quants, mut parts) = ([0; 256], [0; 32]);
     let blocks = out.chunks_exact_mut(kind.bytes()).zip(scratch.order.positions.chunks_exact(rows));
     for (number, (block, positions)) in blocks.enumerate() {
+        fetch_ahead(block);
         for (quants, &position) in quants[..kind.elements()].chunks_exact_mut(row).zip(positions) {
             quants.copy_from_slice(&scratch.sorted[BEFORE + position as usize..][..row]);
         }
         for (parts, all) in parts.chunks_exact_mut(each.max(1)).zip(&scratch.parts[..fields.parts.len()]) {
             parts.copy_from_slice(&all[number * each..][..each]);
+        }
+        for (field, halves) in fields.halves.iter().zip(&scratch.halves) {
+            block[field.at..field.at + 2].copy_from_slice(&halves[number].to_le_bytes());
         }
         fields::put_together::<KIND>(block, &parts[..each * fields.parts.len()], &quants[..kind.elements()]);
     }
@@ -246,8 +285,11 @@ const WITH_EXTREME: usize = 32;
 fn put_with_extremes<const KIND: u8>(scratch: &Scratch, out: &mut [u8]) {
     let kind = const { kind_of(KIND) };
     let extremes = scratch.extremes.iter().zip(&scratch.extreme_quants);
-    let blocks = out.chunks_exact_mut(kind.bytes()).zip(&scratch.order.positions).zip(extremes);
-    for ((block, &position), (&place, &extreme)) in blocks {
+    let given = scratch.order.positions.iter().zip(&scratch.halves[0]).zip(extremes);
+    let blocks = out.chunks_exact_mut(kind.bytes()).zip(given);
+    for (block, ((&position, &half), (&place, &extreme))) in blocks {
+        fetch_ahead(block);
+        block[..2].copy_from_slice(&half.to_le_bytes());
         // Those behind the place are one further than in the row.
         let row = &scratch.sorted[position as usize..][..BEFORE + WITH_EXTREME];
         let (behind, before) = (&row[..WITH_EXTREME], &row[BEFORE..]);

@@ -8,6 +8,7 @@ use crate::chunk::scale::{QUAD, QuadScale};
 use crate::chunk::statistics::PATCH_BITS;
 use crate::error::{Error, Result};
 use crate::rans::Table;
+use crate::simd::{Level, at_level};
 use crate::split::Split;
 use crate::wire::Reader;
 
@@ -66,7 +67,8 @@ impl RowStatistics {
                 costs[pair] = entropy(&together, scale) - groups[pair].2 - groups[pair + 1].2;
             }
         }
-        let tables = groups.iter().map(|(_, counts, _)| Table::fit(counts).expect("each has symbols")).collect();
+        let table = |counts| Table::fit(counts).expect("each has symbols").with_two_symbols();
+        let tables = groups.iter().map(|(_, counts, _)| table(counts)).collect();
         let firsts = groups.iter().skip(1).map(|&(class, ..)| class as u8).collect();
         (!groups.is_empty()).then_some(RowPlan { split: self.split, firsts, number: 0, tables })
     }
@@ -142,7 +144,7 @@ impl RowPlan<Coder> {
     ) -> bool {
         stored.push(self.tables.len() as u8);
         stored.extend_from_slice(&self.firsts);
-        order.sort(&self.tables_of_classes(), row, classes);
+        order.sort(&self.firsts, row, classes, buffers.level());
         let mut sorted = vec![0; symbols.len()];
         for (symbols, &position) in symbols.chunks_exact(row).zip(&order.positions) {
             sorted[position as usize..][..row].copy_from_slice(symbols);
@@ -182,7 +184,7 @@ pub(super) fn decode(
     {
         return Err(Error::corrupt("the classes of rows are not in order"));
     }
-    order.sort(&tables_of_classes(firsts), row, classes);
+    order.sort(firsts, row, classes, scratch.level());
     block::decode_quads(reader, split, tables, (&order.quads, count), sorted, scratch)
 }
 
@@ -204,27 +206,68 @@ pub(super) struct Order {
     quads: Vec<QuadScale>,
 }
 
+/// Rows are walked through in so many parts of a chunk in turn: where a row goes depends on where the one before of its table
+/// went.
+const WALKS: usize = 8;
+
 impl Order {
-    /// Sorts rows of `row` symbols, each of the class with this number, those of one table in the order that they have.
-    fn sort(&mut self, tables: &[u8; CLASSES], row: usize, classes: &[u8]) {
-        let mut counts = [0u32; CLASSES];
-        classes.iter().for_each(|&class| counts[usize::from(class) % CLASSES] += 1);
-        let mut of_table = [0u32; MOST_TABLES];
-        tables.iter().zip(counts).for_each(|(&table, count)| of_table[usize::from(table)] += count);
-        let (mut next, mut end) = ([0u32; MOST_TABLES], 0);
-        self.quads.clear();
-        for (table, (next, rows)) in next.iter_mut().zip(of_table).enumerate() {
-            *next = end;
-            end += rows * row as u32;
-            let quad = QuadScale { offset: 0, phase: table as u8 };
-            self.quads.resize((end as usize).div_ceil(QUAD), quad);
-        }
-        self.positions.clear();
-        self.positions.extend(classes.iter().map(|&class| {
-            let next = &mut next[usize::from(tables[usize::from(class) % CLASSES])];
-            let position = *next;
-            *next += row as u32;
-            position
-        }));
+    /// Sorts rows of `row` symbols, each of the class with this number, below [`CLASSES`], those of one table in the order that they
+    /// have. All tables but the first begin with these classes.
+    fn sort(&mut self, firsts: &[u8], row: usize, classes: &[u8], level: Level) {
+        let (positions, quads) = (&mut self.positions, &mut self.quads);
+        at_level!(
+            level,
+            sort(firsts: &[u8], row: usize, classes: &[u8], positions: &mut Vec<u32>, quads: &mut Vec<QuadScale>)
+        );
     }
+}
+
+/// [`Order::sort`].
+#[inline(always)]
+fn sort(firsts: &[u8], row: usize, classes: &[u8], positions: &mut Vec<u32>, quads: &mut Vec<QuadScale>) {
+    let tables = tables_of_classes(firsts);
+    let each = classes.len() / WALKS / AT_ONCE * AT_ONCE;
+    let part = |walk: usize| walk * each..if walk < WALKS - 1 { (walk + 1) * each } else { classes.len() };
+    let parts: [&[u8]; WALKS] = std::array::from_fn(|walk| &classes[part(walk)]);
+    // How many rows of each part have one of the first so many tables.
+    let mut until = [[0; WALKS]; MOST_TABLES + 1];
+    for (until, &first) in until[1..].iter_mut().zip(firsts) {
+        *until = parts.map(|part| count_below(part, first));
+    }
+    until[1 + firsts.len()..].fill(parts.map(|part| part.len() as u32));
+    let (mut next, mut end) = ([[0u32; MOST_TABLES]; WALKS], 0);
+    quads.clear();
+    for table in 0..=firsts.len() {
+        for (walk, next) in next.iter_mut().enumerate() {
+            next[table] = end;
+            end += (until[table + 1][walk] - until[table][walk]) * row as u32;
+        }
+        quads.resize((end as usize).div_ceil(QUAD), QuadScale { offset: 0, phase: table as u8 });
+    }
+    positions.resize(classes.len(), 0);
+    let mut take = |walk: usize, class: u8| {
+        let next = &mut next[walk][usize::from(tables[usize::from(class) % CLASSES]) % MOST_TABLES];
+        let position = *next;
+        *next += row as u32;
+        position
+    };
+    for at in 0..each {
+        for walk in 0..WALKS {
+            positions[walk * each + at] = take(walk, classes[walk * each + at]);
+        }
+    }
+    for at in WALKS * each..classes.len() {
+        positions[at] = take(WALKS - 1, classes[at]);
+    }
+}
+
+/// Classes that are counted together: few enough for a byte, and whole vectors.
+const AT_ONCE: usize = 64;
+
+/// How many of these classes are below one.
+#[inline(always)]
+fn count_below(classes: &[u8], below: u8) -> u32 {
+    let count = |classes: &[u8]| u32::from(classes.iter().map(|&class| u8::from(class < below)).sum::<u8>());
+    let (whole, rest) = classes.as_chunks::<AT_ONCE>();
+    whole.iter().map(|classes| count(classes)).sum::<u32>() + count(rest)
 }

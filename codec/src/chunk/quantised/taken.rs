@@ -179,8 +179,8 @@ impl Taken {
 }
 
 /// The place that a byte of [`Taken::extremes`] names, and which of the extremes is there.
-pub(super) fn place_of(extreme: u8) -> (usize, u8) {
-    (usize::from(extreme & ((1 << PLACE_BITS) - 1)), extreme >> PLACE_BITS)
+pub(super) fn place_of(extreme: u8) -> (u8, u8) {
+    (extreme & ((1 << PLACE_BITS) - 1), extreme >> PLACE_BITS)
 }
 
 #[cfg(test)]

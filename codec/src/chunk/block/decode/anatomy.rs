@@ -45,8 +45,7 @@ impl Anatomy {
         phases: Option<usize>,
         len: usize,
     ) -> Result<Anatomy> {
-        let columns = Columns::default();
-        let scaled = phases.map(|phases| Scaled { quads: &[], columns: &columns, column: 0, phases });
+        let scaled = phases.map(|phases| Scaled { quads: &[], columns: None, column: 0, phases });
         let mut reader = Reader::new(block);
         let parts = Parts::read(&mut reader, split, tables, scaled, len)?;
         reader.finish()?;

@@ -73,7 +73,9 @@ fn quads<const SIZE: usize>(
     let magnitude = _mm256_set1_epi16(if SIZE == 1 { 0x7f } else { 0x7fff });
     let load = |stream: usize| Lanes::load(&block.states[stream]);
     let mut lanes: [Lanes; MAX_STREAMS] = [load(0), load(1), load(2), load(3)];
-    let mut column = scaled.map_or(0, |scaled| (scaled.column + first * QUAD) % scaled.columns.period());
+    let columns = scaled.and_then(|scaled| scaled.columns);
+    let mut column =
+        scaled.zip(columns).map_or(0, |(scaled, columns)| (scaled.column + first * QUAD) % columns.period());
     for (quad, out) in (first..).zip(out.chunks_exact_mut(QUAD * SIZE)) {
         let (mut phase, mut offset) = (0, _mm256_setzero_si256());
         if let Some(scaled) = &scaled {
@@ -100,9 +102,8 @@ fn quads<const SIZE: usize>(
                 return Err(stream_error());
             }
             let mut uppers = keys.map(|keys| _mm256_sll_epi16(keys, shift));
-            if let Some(scaled) = &scaled {
-                let offsets: &[u16; LANES] =
-                    scaled.columns.offsets()[column..].first_chunk().expect("there are as many more");
+            if let Some(columns) = columns {
+                let offsets: &[u16; LANES] = columns.offsets()[column..].first_chunk().expect("there are as many more");
                 for (upper, of_columns) in uppers.iter_mut().zip(offsets.as_chunks::<16>().0) {
                     // SAFETY: they are as long as a vector.
                     let of_columns = unsafe { _mm256_loadu_si256(of_columns.as_ptr().cast()) };
@@ -110,8 +111,8 @@ fn quads<const SIZE: usize>(
                     *upper = _mm256_and_si256(sum, magnitude);
                 }
                 column += LANES;
-                if column >= scaled.columns.period() {
-                    column %= scaled.columns.period();
+                if column >= columns.period() {
+                    column %= columns.period();
                 }
             }
             // SAFETY: `out` has as many bytes as a group has: 32, 64 or 128.

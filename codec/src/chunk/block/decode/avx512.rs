@@ -239,13 +239,30 @@ struct Shape {
     signed: bool,
 }
 
-/// Common ones, for each of which there is a path: BF16; F16; F32, with 7 zero bits, with those of BF16; F8_E4M3; F8_E5M2.
-const COMMON: [Shape; 7] = {
+/// Common ones, for each of which there is a path: BF16; F16; F32, with 7 zero bits, with those of BF16; F8_E4M3 and bytes of
+/// Q8_0; F8_E5M2; bytes that are keys and nothing else.
+const COMMON: [Shape; 8] = {
     const fn float(size: usize, zeros: usize, raw: usize) -> Shape {
         Shape { size, zeros, raw, signed: true }
     }
-    [float(2, 0, 6), float(2, 0, 9), float(4, 0, 22), float(4, 7, 15), float(4, 16, 6), float(1, 0, 2), float(1, 0, 1)]
+    [
+        float(2, 0, 6),
+        float(2, 0, 9),
+        float(4, 0, 22),
+        float(4, 7, 15),
+        float(4, 16, 6),
+        float(1, 0, 2),
+        float(1, 0, 1),
+        Shape { size: 1, zeros: 0, raw: 0, signed: false },
+    ]
 };
+
+/// How the quads of a block differ: not at all, in their tables alone, or in these and in what was taken from their elements.
+mod quads_differ {
+    pub(super) const NOT: usize = 0;
+    pub(super) const IN_TABLES: usize = 1;
+    pub(super) const IN_SCALE: usize = 2;
+}
 
 /// A path: [`Kernel::quads`] for a certain shape.
 type Path = unsafe fn(&Job<'_>, Shape, &mut Block<'_>, &mut [u8]) -> Result<()>;
@@ -262,16 +279,22 @@ fn choose<K: Keys, const STREAMS: usize>(
     // Small chunks have one stream: no need to make paths for them.
     let common = COMMON.iter().position(|&common| common == shape).filter(|_| STREAMS > 1);
     macro_rules! paths {
-        ($quads:ident: $($path:literal)*) => {
-            match (common, job.scaled.is_some()) {
-                $((Some($path), false) => $quads::<K, STREAMS, false, $path> as Path,
-                (Some($path), true) => $quads::<K, STREAMS, true, $path>,)*
-                (_, false) => $quads::<K, STREAMS, false, { COMMON.len() }>,
-                (_, true) => $quads::<K, STREAMS, true, { COMMON.len() }>,
+        ($quads:ident: $($path:literal)*; in tables: $($of_tables:literal)*) => {
+            match (common, job.scaled.map(|scaled| scaled.columns.is_some())) {
+                $((Some($path), None) => $quads::<K, STREAMS, { quads_differ::NOT }, $path> as Path,
+                (Some($path), Some(true)) => $quads::<K, STREAMS, { quads_differ::IN_SCALE }, $path>,)*
+                $((Some($of_tables), Some(false)) => $quads::<K, STREAMS, { quads_differ::IN_TABLES }, $of_tables>,)*
+                (_, None) => $quads::<K, STREAMS, { quads_differ::NOT }, { COMMON.len() }>,
+                (_, Some(true)) => $quads::<K, STREAMS, { quads_differ::IN_SCALE }, { COMMON.len() }>,
+                (_, Some(false)) => $quads::<K, STREAMS, { quads_differ::IN_TABLES }, { COMMON.len() }>,
             }
         };
     }
-    let path = if K::VBMI2 { paths!(quads_vbmi2: 0 1 2 3 4 5 6) } else { paths!(quads_avx512: 0 1 2 3 4 5 6) };
+    let path = if K::VBMI2 {
+        paths!(quads_vbmi2: 0 1 2 3 4 5 6 7; in tables: 5 7)
+    } else {
+        paths!(quads_avx512: 0 1 2 3 4 5 6 7; in tables: 5 7)
+    };
     // SAFETY: jobs are made where the processor has what it takes.
     unsafe { path(job, shape, block, out) }
 }
@@ -401,13 +424,13 @@ impl Merger {
 }
 
 impl Merger {
-    /// Makes the elements of a group from their keys, what was taken from them (if `SCALED`) and their raw bits, and writes
+    /// Makes the elements of a group from their keys, what was taken from them (if `DIFFER` says so) and their raw bits, and writes
     /// them to `out`.
     ///
     /// # Safety
     /// As [`load`](Merger::load); a group can be written at `out`.
     #[inline(always)]
-    unsafe fn store<K: Keys, const SCALED: bool>(
+    unsafe fn store<K: Keys, const DIFFER: usize>(
         self,
         keys: __m512i,
         taken: __m512i,
@@ -420,7 +443,7 @@ impl Merger {
             let Shape { size, signed, .. } = self.shape;
             let half = if size == 4 { 16 } else { 0 };
             let (mut upper, sign) = self.put::<K>(keys, vectors, place, half);
-            if SCALED {
+            if DIFFER == quads_differ::IN_SCALE {
                 upper = _mm512_add_epi16(upper, taken);
             }
             if signed {
@@ -443,13 +466,13 @@ impl Merger {
 }
 
 impl Merger {
-    /// Makes the elements of a pair of groups, of a byte each, from their keys, what was taken from them (if `SCALED`) and
+    /// Makes the elements of a pair of groups, of a byte each, from their keys, what was taken from them (if `DIFFER` says so) and
     /// their raw bits, and writes them to `out`. Those of the first group are in the even bytes.
     ///
     /// # Safety
     /// As [`load`](Merger::load); the processor has VBMI2; a pair can be written at `out`.
     #[inline(always)]
-    unsafe fn store_bytes<const SCALED: bool>(
+    unsafe fn store_bytes<const DIFFER: usize>(
         self,
         keys: __m512i,
         taken: __m512i,
@@ -464,7 +487,7 @@ impl Merger {
             let bytes = self.put_bytes::<2>(bytes, vectors, place);
             let bytes = self.put_bytes::<3>(bytes, vectors, place);
             let (mut bytes, sign) = self.put_bytes::<4>(bytes, vectors, place);
-            if SCALED {
+            if DIFFER == quads_differ::IN_SCALE {
                 bytes = _mm512_add_epi8(bytes, taken);
             }
             if self.shape.signed {
@@ -600,26 +623,26 @@ unsafe fn shifted(lanes: __m512i, up: isize) -> __m512i {
 
 /// [`quads`] with VBMI2.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2")]
-fn quads_vbmi2<K: Keys, const STREAMS: usize, const SCALED: bool, const COMMON_SHAPE: usize>(
+fn quads_vbmi2<K: Keys, const STREAMS: usize, const DIFFER: usize, const COMMON_SHAPE: usize>(
     job: &Job<'_>,
     shape: Shape,
     block: &mut Block<'_>,
     out: &mut [u8],
 ) -> Result<()> {
     // SAFETY: the features are enabled here.
-    unsafe { quads::<K, STREAMS, SCALED, COMMON_SHAPE>(job, shape, block, out) }
+    unsafe { quads::<K, STREAMS, DIFFER, COMMON_SHAPE>(job, shape, block, out) }
 }
 
 /// [`quads`] without.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1,bmi2")]
-fn quads_avx512<K: Keys, const STREAMS: usize, const SCALED: bool, const COMMON_SHAPE: usize>(
+fn quads_avx512<K: Keys, const STREAMS: usize, const DIFFER: usize, const COMMON_SHAPE: usize>(
     job: &Job<'_>,
     shape: Shape,
     block: &mut Block<'_>,
     out: &mut [u8],
 ) -> Result<()> {
     // SAFETY: as above.
-    unsafe { quads::<K, STREAMS, SCALED, COMMON_SHAPE>(job, shape, block, out) }
+    unsafe { quads::<K, STREAMS, DIFFER, COMMON_SHAPE>(job, shape, block, out) }
 }
 
 /// [`Kernel::quads`] for so many streams and for elements of the [`COMMON`] shape of that number; beyond those for any.
@@ -627,7 +650,7 @@ fn quads_avx512<K: Keys, const STREAMS: usize, const SCALED: bool, const COMMON_
 /// # Safety
 /// The processor has what the module is named after, and VBMI2 if `K` says so.
 #[inline(always)]
-unsafe fn quads<K: Keys, const STREAMS: usize, const SCALED: bool, const COMMON_SHAPE: usize>(
+unsafe fn quads<K: Keys, const STREAMS: usize, const DIFFER: usize, const COMMON_SHAPE: usize>(
     job: &Job<'_>,
     shape: Shape,
     block: &mut Block<'_>,
@@ -636,7 +659,7 @@ unsafe fn quads<K: Keys, const STREAMS: usize, const SCALED: bool, const COMMON_
     let shape = if COMMON_SHAPE < COMMON.len() { COMMON[COMMON_SHAPE] } else { shape };
     let quad_bytes = QUAD * shape.size;
     let count = out.len() / quad_bytes;
-    assert!(out.len().is_multiple_of(quad_bytes) && (SCALED || job.tables.len() == 1));
+    assert!(out.len().is_multiple_of(quad_bytes) && (DIFFER != quads_differ::NOT || job.tables.len() == 1));
     if let Some((planes, layout)) = job.planes {
         assert!(layout.groups_within(planes.len()) >= (job.first + count) * GROUPS);
     }
@@ -647,17 +670,18 @@ unsafe fn quads<K: Keys, const STREAMS: usize, const SCALED: bool, const COMMON_
     let (mut lanes, one): ([Lanes; STREAMS], _) =
         unsafe { (std::array::from_fn(|stream| Lanes::load(&block.states[stream])), One::new()) };
     let mut tables = &job.tables[0];
-    let mut normal = job.scaled.filter(|_| SCALED).map(|scaled| {
+    let quads_of = |scaled: Scaled<'_>| {
         let quads = &scaled.quads[job.first..job.first + count];
         // Not `all`, which would look at one after the other.
         assert!(quads.iter().map(|quad| usize::from(quad.phase)).max() < Some(job.tables.len()));
-        let column = (scaled.column + job.first * QUAD) % scaled.columns.period();
-        Normal {
-            quads: quads.as_ptr(),
-            columns: scaled.columns.offsets().as_ptr(),
-            period: scaled.columns.period(),
-            column,
-        }
+        quads.as_ptr()
+    };
+    let differing = job.scaled.filter(|_| DIFFER != quads_differ::NOT).map(quads_of);
+    let scaled = job.scaled.filter(|_| DIFFER == quads_differ::IN_SCALE);
+    let mut columns = scaled.and_then(|scaled| Some((scaled, scaled.columns?))).map(|(scaled, columns)| OfColumns {
+        offsets: columns.offsets().as_ptr(),
+        period: columns.period(),
+        column: (scaled.column + job.first * QUAD) % columns.period(),
     });
 
     let mut done = 0;
@@ -680,13 +704,13 @@ unsafe fn quads<K: Keys, const STREAMS: usize, const SCALED: bool, const COMMON_
         let (mut running, mut words) = (lanes, starts);
         while done < end {
             // SAFETY: `words` have `most` bytes for each quad that can be decoded from them. Planes and output are long enough
-            // for all quads, as asserted above, and there are as many of `normal`.
+            // for all quads, as asserted above, and there are as many of `differing`.
             unsafe {
                 let quad = job.first + done;
                 let out = out.as_mut_ptr().add(done * quad_bytes);
                 let mut offset = _mm512_setzero_si512();
-                if let Some(normal) = &normal {
-                    let scale = *normal.quads.add(done);
+                if let Some(quads) = differing {
+                    let scale = *quads.add(done);
                     offset = _mm512_set1_epi16(scale.offset as i16);
                     tables = job.tables.get_unchecked(usize::from(scale.phase));
                 }
@@ -698,20 +722,20 @@ unsafe fn quads<K: Keys, const STREAMS: usize, const SCALED: bool, const COMMON_
                     ($pair:literal) => {{
                         let groups = [2 * $pair, 2 * $pair + 1];
                         let streams = groups.map(|group| group % STREAMS);
-                        let mut taken = || match &mut normal {
-                            Some(normal) => _mm512_add_epi16(offset, normal.next_columns()),
+                        let mut taken = || match &mut columns {
+                            Some(columns) => _mm512_add_epi16(offset, columns.next()),
                             None => _mm512_setzero_si512(),
                         };
                         let out = out.add(groups[0] * LANES * shape.size);
                         if K::VBMI2 && shape.size == 1 {
                             let keys = K::bytes(tables, streams, &mut running, &mut words, one);
                             let taken = joined(taken(), taken());
-                            merger.store_bytes::<SCALED>(keys, taken, vectors, (quad, $pair), out);
+                            merger.store_bytes::<DIFFER>(keys, taken, vectors, (quad, $pair), out);
                         } else {
                             let keys = K::pair(tables, streams, &mut running, &mut words, one);
-                            merger.store::<K, SCALED>(keys[0], taken(), vectors, (quad, groups[0]), out);
+                            merger.store::<K, DIFFER>(keys[0], taken(), vectors, (quad, groups[0]), out);
                             let out = out.add(LANES * shape.size);
-                            merger.store::<K, SCALED>(keys[1], taken(), vectors, (quad, groups[1]), out);
+                            merger.store::<K, DIFFER>(keys[1], taken(), vectors, (quad, groups[1]), out);
                         }
                     }};
                 }
@@ -735,24 +759,23 @@ unsafe fn quads<K: Keys, const STREAMS: usize, const SCALED: bool, const COMMON_
     Ok(())
 }
 
-/// How quads are normalised, with what a loop needs at hand.
-struct Normal {
-    quads: *const crate::chunk::scale::QuadScale,
-    columns: *const u16,
+/// What was taken from the columns, with what a loop needs at hand.
+struct OfColumns {
+    offsets: *const u16,
     period: usize,
     /// The column of the next element, below `period`.
     column: usize,
 }
 
-impl Normal {
+impl OfColumns {
     /// The offsets of the columns of the next group.
     ///
     /// # Safety
     /// The processor has what the module is named after; there are [`LANES`] more columns than the period is long.
     #[inline(always)]
-    unsafe fn next_columns(&mut self) -> __m512i {
+    unsafe fn next(&mut self) -> __m512i {
         // SAFETY: the caller's promise.
-        let offsets = unsafe { _mm512_loadu_si512(self.columns.add(self.column).cast()) };
+        let offsets = unsafe { _mm512_loadu_si512(self.offsets.add(self.column).cast()) };
         self.column += LANES;
         if self.column >= self.period {
             // Of a short period several may have passed.

@@ -20,11 +20,12 @@ impl Decoder {
         if out.is_empty() {
             return Ok(());
         }
-        self.tables.prepare(parts.tables, scalar::Decoder::new);
         let (split, size) = (parts.split, parts.split.size());
         for (quad, out) in (first..).zip(out.chunks_mut(QUAD * size)) {
             let table = parts.scaled.map_or(0, |scaled| usize::from(scaled.quads[quad].phase));
-            let (decoder, keys) = (&self.tables.current()[table], parts.tables[table].keys());
+            // That one alone: most often there is one quad to decode, the last of its block.
+            self.tables.prepare(&parts.tables[table..=table], scalar::Decoder::new);
+            let (decoder, keys) = (&self.tables.current()[0], parts.tables[table].keys());
             for (group, out) in (quad * QUAD / LANES..).zip(out.chunks_mut(LANES * size)) {
                 let mut symbols = [0 as Symbol; LANES];
                 decoder.decode(&mut parts.block, group, &mut symbols)?;

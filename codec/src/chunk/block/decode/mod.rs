@@ -172,7 +172,7 @@ pub(crate) fn decode_scaled(
     scratch: &mut Scratch,
 ) -> Result<()> {
     let (quads, columns) = (std::mem::take(&mut scratch.quads), std::mem::take(&mut scratch.columns));
-    let scaled = Scaled { quads: &quads, columns: &columns, column, phases };
+    let scaled = Scaled { quads: &quads, columns: Some(&columns), column, phases };
     let decoded =
         Parts::read(reader, split, tables, Some(scaled), out.len()).and_then(|parts| parts.decode(out, scratch));
     (scratch.quads, scratch.columns) = (quads, columns);
@@ -192,8 +192,7 @@ pub(crate) fn decode_quads(
     out: &mut [u8],
     scratch: &mut Scratch,
 ) -> Result<()> {
-    let columns = Columns::none();
-    let scaled = Scaled { quads, columns: &columns, column: 0, phases: count };
+    let scaled = Scaled { quads, columns: None, column: 0, phases: count };
     let parts = Parts::read(reader, split, tables, Some(scaled), out.len())?;
     let most = parts.split.last_key().min(0x7f >> parts.split.shift);
     if parts.tables.iter().any(|table| table.keys().last() > Some(&most)) {

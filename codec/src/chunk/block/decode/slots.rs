@@ -61,7 +61,9 @@ impl Kernel for SlotKernel {
         debug_assert!(planes.is_none());
         let (tables, split) = (self.tables.current(), self.split);
         let shift = upper_shift(split);
-        let mut column = scaled.map_or(0, |scaled| (scaled.column + first * QUAD) % scaled.columns.period());
+        let columns = scaled.and_then(|scaled| scaled.columns);
+        let mut column =
+            scaled.zip(columns).map_or(0, |(scaled, columns)| (scaled.column + first * QUAD) % columns.period());
         for (quad, out) in (first..).zip(out.chunks_exact_mut(QUAD * split.size())) {
             let (phase, offset) = scaled.map_or((0, 0), |scaled| {
                 let quad = scaled.quads[quad];
@@ -88,13 +90,12 @@ impl Kernel for SlotKernel {
                     return Err(stream_error());
                 }
                 let mut uppers = keys.map(|key| key << shift);
-                if let Some(scaled) = scaled {
-                    let offsets =
-                        scaled.columns.offsets()[column..].first_chunk::<LANES>().expect("there are as many more");
+                if let Some(columns) = columns {
+                    let offsets = columns.offsets()[column..].first_chunk::<LANES>().expect("there are as many more");
                     for (upper, of_column) in uppers.iter_mut().zip(offsets) {
                         *upper = upper.wrapping_add(offset).wrapping_add(*of_column) & 0x7fff;
                     }
-                    column = (column + LANES) % scaled.columns.period();
+                    column = (column + LANES) % columns.period();
                 }
                 match split.size() {
                     1 => {
