@@ -3,6 +3,9 @@
 use crate::Progress;
 use crate::decompress::decompress_and_hash;
 use crate::error::Result;
+#[cfg(not(feature = "cuda"))]
+use crate::error::{Error, ErrorKind};
+use crate::original::ChunkIndex;
 use crate::output::NewFile;
 use crate::stored::Stored;
 use crate::verify::Report;
@@ -29,6 +32,41 @@ pub enum Device {
 }
 
 impl Device {
+    /// The GPU of that number. Loads the driver; where it may be broken, try it in another process first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device) when it cannot be used, or this was built without the feature `cuda`.
+    pub fn gpu(number: usize) -> Result<Device> {
+        #[cfg(feature = "cuda")]
+        return Gpu::open(number).map(Device::Gpu);
+        #[cfg(not(feature = "cuda"))]
+        Err(Error::new(ErrorKind::Device, format!("GPU {number}: built without GPU support (feature cuda)")))
+    }
+
+    /// Whether it can [decode ahead](Device::decode_ahead) while the processor does something else.
+    pub fn decodes_ahead(&self) -> bool {
+        !matches!(self, Device::Processor)
+    }
+
+    /// Decodes the chunks of a container from `first` on, and gives them to `consume`, in order, until that does not want any more. Chunks that cannot be decoded
+    /// are left out. Of other files, and by the processor, nothing is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device).
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "only a GPU does anything"))]
+    pub fn decode_ahead(
+        &self,
+        stored: &Stored,
+        first: ChunkIndex,
+        consume: &mut (dyn FnMut(ChunkIndex, &[u8]) -> bool + Send),
+    ) -> Result<()> {
+        match (self, stored) {
+            #[cfg(feature = "cuda")]
+            (Device::Gpu(gpu), Stored::Container(container)) => gpu.decode_from(container, first, consume),
+            _ => Ok(()),
+        }
+    }
+
     /// As [`Stored::decompress`], by this device. Files of the Python package are decoded by the processor.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use super::shared::SegmentTables;
 use crate::chunk::block::decode::anatomy::Anatomy;
+use crate::chunk::delta::anatomy::Anatomy as DeltaAnatomy;
 use crate::chunk::scale::{PackedRuns, QUAD, Scale};
 use crate::chunk::{Codec, Place};
 use crate::error::{Error, Result};
@@ -19,6 +20,7 @@ mod kind {
     pub(super) const COPY: u32 = 0;
     pub(super) const REPEAT: u32 = 1;
     pub(super) const BLOCK: u32 = 2;
+    pub(super) const DELTA: u32 = 3;
 }
 
 /// One chunk to decode. Positions are bytes of the input of its launch.
@@ -57,7 +59,9 @@ pub(crate) struct Job {
     columns: u32,
     period: u32,
     column: u32,
-    padding: u32,
+    tables: u32,
+    base: u32,
+    origin: i32,
 }
 
 /// What all jobs of a launch share. Addresses are those of the device.
@@ -79,12 +83,13 @@ pub(crate) struct Batch {
 
 /// Whether the kernel decodes chunks of this codec.
 pub(super) fn is_decoded(codec: Codec) -> bool {
-    matches!(codec, Codec::Raw | Codec::Constant | Codec::Float | Codec::Scaled)
+    matches!(codec, Codec::Raw | Codec::Constant | Codec::Float | Codec::Scaled | Codec::Delta)
 }
 
 impl Job {
     /// The job of the chunk whose stored bytes are `stored`, at position `at` of the input, and whose `len` bytes are to be at
-    /// `out` of the output. All that can be checked before its keys are decoded is checked.
+    /// `out` of the output. If it is coded against a base, the base's elements, made those of the segment, are at `base` of the input.
+    /// All that can be checked before its keys are decoded is checked.
     ///
     /// # Errors
     /// Those of decoding it, or that the kernel does not know its codec.
@@ -93,6 +98,7 @@ impl Job {
         place: Place<'_>,
         tables: SegmentTables,
         (at, stored): (u32, &[u8]),
+        base: u32,
         (out, len): (u64, u32),
     ) -> Result<Job> {
         let mut job = Job { out, len, stored: at, stored_len: stored.len() as u32, ..Job::default() };
@@ -111,6 +117,7 @@ impl Job {
                 job.block(place, tables, (block_at, block), Some(scale))?;
                 job.normalise(place, scale, tables, codes, runs);
             }
+            Codec::Delta => job.delta(place, tables, (at, stored), base)?,
             _ => return Err(Error::corrupt("the kernel does not decode such a chunk")),
         }
         Ok(job)
@@ -151,6 +158,30 @@ impl Job {
             run: u32::MAX,
             first_run: u32::MAX,
             period: 1,
+            ..*self
+        };
+        Ok(())
+    }
+
+    /// Makes it the job of decoding differences.
+    fn delta(&mut self, place: Place<'_>, tables: SegmentTables, (at, stored): (u32, &[u8]), base: u32) -> Result<()> {
+        let without_base = || Error::corrupt("a chunk is coded against a base, its segment is not");
+        let (against, contexts) = place.against.zip(tables.contexts).ok_or_else(without_base)?;
+        let anatomy = DeltaAnatomy::of(stored, place.element, &against, self.len as usize)?;
+        *self = Job {
+            kind: kind::DELTA,
+            size: place.element.size() as u32,
+            shift: anatomy.kind.mantissa,
+            patches: anatomy.outsiders.into(),
+            table: against.delta.tables.start as u32,
+            streams: anatomy.streams as u32,
+            states: at + anatomy.states as u32,
+            words: [at + anatomy.words as u32, 0, 0, 0],
+            tail: at + anatomy.list as u32,
+            columns: contexts,
+            tables: against.tables.len() as u32,
+            base,
+            origin: against.delta.origin.into(),
             ..*self
         };
         Ok(())

@@ -20,9 +20,9 @@ pub use nvidia::{GpuFacts, count, is_driver_present};
 
 use crate::Progress;
 use crate::container::Container;
-use crate::error::{Error, Result};
-use crate::original::Original;
-use crate::stream::{Consume, Windows};
+use crate::error::{Error, ErrorKind, Result};
+use crate::original::{ChunkIndex, Original};
+use crate::stream::{Consume, Windows, cancelled};
 use driver::{Driver, StreamHandle};
 use nvidia::Nvidia;
 use pipeline::{Pipeline, Sizes};
@@ -52,6 +52,30 @@ impl Gpu {
     /// The original of `container`, decoded by it.
     pub(crate) fn decoding<'a>(&'a self, container: &'a Container) -> OnGpu<'a> {
         OnGpu { driver: &self.driver, container }
+    }
+
+    /// Decodes the chunks of a container from `first` on, in order, until `consume` does not want any more.
+    pub(crate) fn decode_from(
+        &self,
+        container: &Container,
+        first: ChunkIndex,
+        consume: &mut (dyn FnMut(ChunkIndex, &[u8]) -> bool + Send),
+    ) -> Result<()> {
+        let sizes = Sizes::for_memory(self.driver.free_memory()?)?;
+        let decoded = Pipeline::new(&self.driver, container, sizes)?.run_from(first, &(), &mut |window| {
+            let grid = container.grid();
+            for chunk in grid.chunks_of(window.range.clone()) {
+                let range = grid.range(chunk);
+                let bytes = &window.bytes
+                    [(range.start - window.range.start) as usize..(range.end - window.range.start) as usize];
+                let is_lost = window.lost.iter().any(|lost| lost.chunk == chunk);
+                if !is_lost && !consume(chunk, bytes) {
+                    return Err(cancelled());
+                }
+            }
+            Ok(())
+        });
+        decoded.or_else(|error| if error.kind() == ErrorKind::Cancelled { Ok(()) } else { Err(error) })
     }
 
     /// Decodes the bytes `range` of the original of `container` to memory of the GPU, where they stay. They are there when it returns.
@@ -89,6 +113,19 @@ impl Gpu {
         // SAFETY: the caller's.
         unsafe { pipeline.run_to_device(range, address, progress) }
     }
+
+    /// Copies bytes to memory of the GPU, which is as that of [`decode_to`](Gpu::decode_to): what cannot be decoded there goes this way.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device).
+    ///
+    /// # Safety
+    /// As of [`decode_to`](Gpu::decode_to).
+    pub unsafe fn copy_to(&self, bytes: &[u8], address: u64, stream: usize) -> Result<()> {
+        self.driver.synchronise(StreamHandle(stream))?;
+        // SAFETY: the caller's.
+        unsafe { pipeline::copy_to(&self.driver, address, bytes) }
+    }
 }
 
 /// A container that is decoded by a GPU.
@@ -100,7 +137,7 @@ pub(crate) struct OnGpu<'a> {
 impl Windows for OnGpu<'_> {
     fn windows(&self, progress: &dyn Progress, consume: Consume<'_>) -> Result<()> {
         let sizes = Sizes::for_memory(self.driver.free_memory()?)?;
-        Pipeline::new(self.driver, self.container, sizes)?.run(progress, consume)
+        Pipeline::new(self.driver, self.container, sizes)?.run_from(ChunkIndex(0), progress, consume)
     }
 }
 
@@ -112,3 +149,7 @@ pub(crate) const GOLDEN: [(&str, &[u8]); 5] = [
     ("golden 1.1 pruned-and-quantised", include_bytes!("../../tests/golden/1.1/pruned-and-quantised.bs")),
     ("golden 1.1 special", include_bytes!("../../tests/golden/1.1/special.bs")),
 ];
+
+/// The golden patch and its base.
+pub(crate) const GOLDEN_PATCH: (&[u8], &[u8]) =
+    (include_bytes!("../../tests/golden/1.2-patch/patch.bs"), include_bytes!("../../tests/golden/1.1/kinds.bs"));

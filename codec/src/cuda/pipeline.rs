@@ -15,7 +15,8 @@ use super::driver::{DeviceMemory, Driver, Pinned, Stream, bytes_of};
 use super::job::{Batch, DECODED, Job, is_decoded};
 use super::shared::SharedTables;
 use crate::Progress;
-use crate::chunk::Codec;
+use crate::chunk::delta::elements_of_base;
+use crate::chunk::{Codec, Place};
 use crate::container::{Container, StoredChunk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::original::{ChunkIndex, MAX_CHUNK_SIZE, Original};
@@ -48,8 +49,8 @@ impl Sizes {
     /// [`ErrorKind::Device`] when that is too little.
     pub(super) fn for_memory(free: u64) -> Result<Sizes> {
         let lane = usize::try_from(free / PART_OF_MEMORY).unwrap_or(usize::MAX) / LANES;
-        // Input and output are about equally long; jobs are few.
-        let output = BATCH.min(lane / 3) / ALIGNMENT * ALIGNMENT;
+        // Stored bytes, those of a base and the output are about equally long; jobs are few.
+        let output = BATCH.min(lane / 4) / ALIGNMENT * ALIGNMENT;
         if output < MAX_CHUNK_SIZE as usize {
             return Err(Error::new(
                 ErrorKind::Device,
@@ -61,9 +62,10 @@ impl Sizes {
         Ok(Sizes { output, jobs: output / 1024 })
     }
 
-    /// Bytes of the input: each chunk is stored in no more than its length, and begins at a multiple of [`ALIGNMENT`].
-    fn input(self) -> usize {
-        self.output + (self.jobs + 1) * ALIGNMENT
+    /// Bytes of the input: each chunk is stored in no more than its length, begins at a multiple of [`ALIGNMENT`], and may have
+    /// `bases` with it, as long as itself.
+    fn input(self, bases: bool) -> usize {
+        (self.output + (self.jobs + 1) * ALIGNMENT) * if bases { 2 } else { 1 }
     }
 }
 
@@ -83,17 +85,19 @@ struct Lane {
 }
 
 impl Lane {
-    fn new(driver: &Arc<dyn Driver>, sizes: Sizes) -> Result<Lane> {
+    /// For batches of these sizes, with `bases` or without.
+    fn new(driver: &Arc<dyn Driver>, sizes: Sizes, bases: bool) -> Result<Lane> {
+        let input = sizes.input(bases);
         let (jobs, statuses) = (sizes.jobs * size_of::<Job>(), sizes.jobs * size_of::<u32>());
         // Room to give the batch the alignment that it has in the original.
         let output = sizes.output + ALIGNMENT;
         Ok(Lane {
             stream: Stream::new(driver)?,
-            input: Pinned::new(driver, sizes.input())?,
+            input: Pinned::new(driver, input)?,
             jobs: Pinned::new(driver, jobs)?,
             statuses: Pinned::new(driver, statuses)?,
             output: Pinned::new(driver, output)?,
-            device_input: DeviceMemory::new(driver, sizes.input())?,
+            device_input: DeviceMemory::new(driver, input)?,
             device_jobs: DeviceMemory::new(driver, jobs)?,
             device_statuses: DeviceMemory::new(driver, statuses)?,
             device_output: DeviceMemory::new(driver, output)?,
@@ -120,8 +124,9 @@ struct Candidate<'a> {
     chunk: ChunkIndex,
     segment: usize,
     stored: &'a StoredChunk,
-    /// Where its stored bytes are in the input.
+    /// Where its stored bytes are in the input, and the elements of its base, if it needs them.
     at: usize,
+    base: Option<usize>,
     /// Where its bytes are to be in the output, and how many there are.
     out: u64,
     len: u32,
@@ -163,9 +168,9 @@ impl<'a> Pipeline<'a> {
         Ok(Pipeline { driver, container, shared, tables, columns, sizes })
     }
 
-    /// Decodes all of the original, and gives it to `consume` as [`Windows::windows`](crate::stream::Windows::windows) does.
-    pub(super) fn run(&self, progress: &dyn Progress, consume: Consume<'_>) -> Result<()> {
-        let groups = self.groups(0..self.container.grid().chunks());
+    /// Decodes the original from chunk `first` on, and gives it to `consume` as [`Windows::windows`](crate::stream::Windows::windows) does.
+    pub(super) fn run_from(&self, first: ChunkIndex, progress: &dyn Progress, consume: Consume<'_>) -> Result<()> {
+        let groups = self.groups(first.0..self.container.grid().chunks());
         self.run_groups(groups, progress, &mut Target::Host(consume))
     }
 
@@ -214,7 +219,8 @@ impl<'a> Pipeline<'a> {
             Target::Host(_) => None,
             Target::Device(address) => Some(*address),
         };
-        let mut idle = (0..LANES).map(|_| Lane::new(self.driver, self.sizes)).collect::<Result<Vec<Lane>>>()?;
+        let bases = self.container.base().is_some();
+        let mut idle = (0..LANES).map(|_| Lane::new(self.driver, self.sizes, bases)).collect::<Result<Vec<Lane>>>()?;
         let mut flying: VecDeque<(Lane, Filled)> = VecDeque::new();
         let mut next = groups.next();
         while next.is_some() || !flying.is_empty() {
@@ -261,26 +267,34 @@ impl<'a> Pipeline<'a> {
             let here = grid.range(chunk);
             let len = (here.end - here.start) as u32;
             // What is stored in more bytes than it has was not written by an encoder.
-            if !is_decoded(stored.codec) || stored.len > len {
+            let needs_base = stored.codec == Codec::Delta;
+            if !is_decoded(stored.codec) || stored.len > len || (needs_base && self.container.base().is_none()) {
                 continue;
             }
             let out = here.start - range.start + skew as u64;
             // Copies are fast where both ends are aligned alike.
             let at = input_len + if stored.codec == Codec::Raw { out as usize % ALIGNMENT } else { 0 };
             input_len = (at + stored.len as usize).next_multiple_of(ALIGNMENT);
-            candidates.push(Candidate { chunk, segment, stored, at, out, len });
+            let base = needs_base.then_some(input_len);
+            if needs_base {
+                input_len = (input_len + len as usize).next_multiple_of(ALIGNMENT);
+            }
+            candidates.push(Candidate { chunk, segment, stored, at, base, out, len });
         }
         let mut parts = Vec::with_capacity(candidates.len());
         let (mut rest, mut end) = (lane.input.bytes_mut(), 0);
         for candidate in candidates {
-            let (part, behind) = rest[candidate.at - end..].split_at_mut(candidate.stored.len as usize);
-            end = candidate.at + part.len();
+            let until = candidate
+                .base
+                .map_or(candidate.at + candidate.stored.len as usize, |base| base + candidate.len as usize);
+            let (part, behind) = rest[candidate.at - end..].split_at_mut(until - candidate.at);
+            end = until;
             parts.push((candidate, part));
             rest = behind;
         }
-        let jobs = parts.into_par_iter().map(|(candidate, part)| match progress.cancelled() {
+        let jobs = parts.into_par_iter().map_init(Vec::new, |buffer, (candidate, part)| match progress.cancelled() {
             true => Err(cancelled()),
-            false => Ok(self.job(&candidate, part).map(|job| (candidate.chunk.0, job))),
+            false => Ok(self.job(&candidate, part, buffer).map(|job| (candidate.chunk.0, job))),
         });
         let jobs: Vec<(u64, Job)> = jobs.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         let (numbers, jobs): (Vec<u64>, Vec<Job>) = jobs.into_iter().unzip();
@@ -296,15 +310,28 @@ impl<'a> Pipeline<'a> {
         (segment, &index.chunks[(index.segments[segment].first_chunk + number) as usize])
     }
 
-    /// Reads a chunk into its part of the input; its job, unless something is wrong with it, which the host says later.
-    fn job(&self, candidate: &Candidate<'_>, part: &mut [u8]) -> Option<Job> {
-        let Candidate { chunk, segment, stored, at, out, len } = *candidate;
-        self.container.store().read_at(stored.offset, part).ok()?;
-        if !stored.is(part) {
+    /// Reads a chunk into its part of the input, and its base behind it; its job, unless something is wrong with it, which the host says
+    /// later.
+    fn job(&self, candidate: &Candidate<'_>, part: &mut [u8], buffer: &mut Vec<u8>) -> Option<Job> {
+        let Candidate { chunk, segment, stored, at, base, out, len } = *candidate;
+        let (bytes, behind) = part.split_at_mut(stored.len as usize);
+        self.container.store().read_at(stored.offset, bytes).ok()?;
+        if !stored.is(bytes) {
             return None;
         }
         let tables = self.shared.of_segment(segment);
-        Job::new(stored.codec, self.container.place(chunk), tables, (at as u32, part), (out, len)).ok()
+        let place = self.container.place(chunk);
+        let job = |place| {
+            let base = base.unwrap_or_default() as u32;
+            Job::new(stored.codec, place, tables, (at as u32, bytes), base, (out, len)).ok()
+        };
+        let Some(base) = base else { return job(place) };
+        let against = self.container.against(chunk, buffer).ok()??;
+        let job = job(Place { against: Some(against), ..place })?;
+        let mut converted = Vec::new();
+        let elements = elements_of_base(place.element, &against, &mut converted);
+        behind[base - at - bytes.len()..].copy_from_slice(elements);
+        Some(job)
     }
 
     /// Gives the device all of a batch.
@@ -394,6 +421,21 @@ impl<'a> Pipeline<'a> {
             }
         }
     }
+}
+
+/// Copies bytes of any number to memory of the device, a batch at a time.
+///
+/// # Errors
+/// [`ErrorKind::Device`].
+///
+/// # Safety
+/// As many bytes from `to` on are memory of the driver's context, which nobody uses until this returns.
+pub(super) unsafe fn copy_to(driver: &Arc<dyn Driver>, to: u64, bytes: &[u8]) -> Result<()> {
+    let stream = Stream::new(driver)?;
+    bytes.chunks(BATCH).zip((to..).step_by(BATCH)).try_for_each(|(part, to)| {
+        // SAFETY: the caller's.
+        unsafe { send(driver, &stream, to, part) }
+    })
 }
 
 /// Copies bytes to memory of the device and waits until they are there.

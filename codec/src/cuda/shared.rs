@@ -1,11 +1,13 @@
-//! What the chunks of a container share: frequency tables and the offsets of columns, as the kernel wants them.
+//! What the chunks of a container share: frequency tables, the offsets of columns and the tables of contexts, as the kernel wants them.
 
-use crate::chunk::scale::{Columns, Scale};
+use std::collections::HashMap;
+
+use crate::chunk::delta::{Delta, tables_of_contexts};
+use crate::chunk::scale::Columns;
 use crate::container::Segment;
 use crate::error::{Error, Result};
 use crate::rans::Table;
 use crate::rans::table::MAX_SYMBOLS;
-use crate::split::Element;
 
 /// A table as the kernel has it.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +41,8 @@ pub(crate) struct SegmentTables {
     /// The position of its first column, and how many columns there are, at least one.
     pub(super) first_column: u32,
     pub(super) period: u32,
+    /// If it is coded against a base, the position of the tables of its contexts, among the columns.
+    pub(super) contexts: Option<u32>,
 }
 
 /// The tables and columns of all segments.
@@ -55,16 +59,6 @@ impl SharedTables {
     /// # Errors
     /// When there are more than a kernel can number.
     pub(super) fn new(tables: &[Table], segments: &[Segment]) -> Result<SharedTables> {
-        let of_segments =
-            segments.iter().map(|segment| (segment.element, segment.tables.start, segment.scale.as_ref()));
-        SharedTables::of(tables, of_segments)
-    }
-
-    /// The same of segments with these elements, first tables and scales.
-    pub(super) fn of<'a>(
-        tables: &[Table],
-        segments: impl Iterator<Item = (Element, usize, Option<&'a Scale>)>,
-    ) -> Result<SharedTables> {
         let too_many = |_| Error::unsupported("it has more tables than a GPU can be given");
         // The one column of segments that are not normalised.
         let mut shared = SharedTables {
@@ -73,14 +67,23 @@ impl SharedTables {
             segments: Vec::new(),
         };
         let mut columns = Columns::default();
-        for (element, first_table, scale) in segments {
-            let first_table = u32::try_from(first_table).map_err(too_many)?;
-            let mut tables = SegmentTables { first_table, first_column: 0, period: 1 };
-            if let Some(scale) = scale {
-                columns.prepare(scale, element);
+        let mut contexts = HashMap::<&[u8], u32>::new();
+        for segment in segments {
+            let first_table = u32::try_from(segment.tables.start).map_err(too_many)?;
+            let mut tables = SegmentTables { first_table, first_column: 0, period: 1, contexts: None };
+            if let Some(scale) = &segment.scale {
+                columns.prepare(scale, segment.element);
                 tables.first_column = u32::try_from(shared.columns.len()).map_err(too_many)?;
                 tables.period = u32::try_from(columns.period()).map_err(too_many)?;
                 shared.columns.extend_from_slice(&columns.offsets()[..columns.period()]);
+            }
+            if let Some(Delta { thresholds, .. }) = &segment.delta {
+                let next = u32::try_from(shared.columns.len()).map_err(too_many)?;
+                let position = *contexts.entry(thresholds).or_insert(next);
+                if position == next {
+                    shared.columns.extend(tables_of_contexts(thresholds).map(u16::from));
+                }
+                tables.contexts = Some(position);
             }
             shared.segments.push(tables);
         }

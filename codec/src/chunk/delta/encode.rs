@@ -183,9 +183,20 @@ pub(crate) fn encode(
     buffers: &mut Buffers,
     stored: &mut Vec<u8>,
 ) -> bool {
+    encode_in(streams_for(bytes.len() / coder.kind.size()), coder, bytes, base, buffers, stored)
+}
+
+/// The same in so many streams.
+pub(crate) fn encode_in(
+    streams: usize,
+    coder: &DeltaCoder,
+    bytes: &[u8],
+    base: &[u8],
+    buffers: &mut Buffers,
+    stored: &mut Vec<u8>,
+) -> bool {
     let Buffers { measured, codes, outsiders, words, .. } = buffers;
     let kind = coder.kind;
-    let elements = bytes.len() / kind.size();
     measured.measure(kind, bytes, base);
     codes.clear();
     for (keys, exponents) in measured.runs() {
@@ -197,7 +208,6 @@ pub(crate) fn encode(
         return false;
     }
     let count = outsiders.len() / (super::OUTSIDER_GAP_BYTES + kind.size());
-    let streams = streams_for(elements);
     let states = push_all(coder, measured, codes, streams, words);
     stored.push(streams as u8);
     stored.put_u16(count as u16);

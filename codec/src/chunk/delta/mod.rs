@@ -13,6 +13,8 @@
 //! lanes a stream; bits are symbols that are equally frequent. So there is one sequence of words for each stream and nothing
 //! beside it.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod anatomy;
 pub(crate) mod convert;
 pub(crate) mod decode;
 pub(crate) mod encode;
@@ -28,6 +30,8 @@ use crate::rans::Table;
 use crate::split::Element;
 
 pub(crate) use decode::decode;
+#[cfg(feature = "cuda")]
+pub(crate) use decode::elements_of_base;
 pub(crate) use step::Kind;
 
 /// Elements that share a code.
@@ -108,7 +112,7 @@ pub(crate) struct Against<'a> {
 }
 
 /// The table for each context.
-fn tables_of_contexts(thresholds: &[u8]) -> [u8; CONTEXTS] {
+pub(crate) fn tables_of_contexts(thresholds: &[u8]) -> [u8; CONTEXTS] {
     std::array::from_fn(|context| thresholds.partition_point(|&threshold| usize::from(threshold) <= context) as u8)
 }
 

@@ -1,6 +1,7 @@
-// Decodes the chunks of a batch, one block of threads for each. docs/format.md is what it does; `chunk/block/decode` in this
-// crate does the same on a processor, and whatever this refuses is decoded there again.
+// Decodes the chunks of a batch, one block of threads for each. docs/format.md is what it does; `chunk/block/decode` and `chunk/delta/decode`
+// in this crate do the same on a processor, and whatever this refuses is decoded there again.
 
+#include "delta.cuh"
 #include "scale.cuh"
 #include "tail.cuh"
 
@@ -14,7 +15,7 @@ __device__ inline bool decode_stream(const Batch& batch, const Tail& tail, Share
     const u32 lane = threadIdx.x % LANES;
     const u32 width = split.raw_width();
     u32 state = tail.input.four_bytes(job.states + 4 * static_cast<u64>(threadIdx.x));
-    Words words(tail.input, job.words[stream], job.word_counts[stream], lane);
+    Words<LANES> words(tail.input, job.words[stream], job.word_counts[stream], lane);
     Runs runs(tail.input, job);
     Column column(batch, job, threadIdx.x);
     const u32 columns = job.streams * LANES % job.period;
@@ -73,9 +74,15 @@ __device__ inline bool is_possible(const Batch& batch, const Job& job) {
         return job.stored_len == job.len && job.stored <= batch.input_len && job.len <= batch.input_len - job.stored;
     }
     if (job.kind == REPEAT) return job.stored_len > 0 && job.len % job.stored_len == 0;
+    if (job.len == 0 || (job.size != 1 && job.size != 2 && job.size != 4) || job.len % job.size != 0) return false;
     const u32 width = 8 * job.size;
-    return job.kind == BLOCK && job.len > 0 && (job.size == 1 || job.size == 2 || job.size == 4) && job.len % job.size == 0 &&
-           job.has_sign <= 1 && job.shift < width - job.has_sign && job.zeros <= job.shift &&
+    if (job.kind == DELTA) {
+        return job.streams >= 1 && job.streams <= MAX_DELTA_STREAMS && (job.streams & (job.streams - 1)) == 0 &&
+               job.shift < width && job.tables >= 2 && job.tables <= MAX_DELTA_TABLES && job.tables <= batch.table_count &&
+               job.table <= batch.table_count - job.tables && batch.column_count >= CONTEXTS &&
+               job.columns <= batch.column_count - CONTEXTS && job.patches <= 0xffff;
+    }
+    return job.kind == BLOCK && job.has_sign <= 1 && job.shift < width - job.has_sign && job.zeros <= job.shift &&
            job.sparse <= job.shift - job.zeros && job.shift - job.zeros - job.sparse + job.has_sign < 32 && job.streams >= 1 &&
            job.streams <= WARPS && job.phase_bits <= 2 && batch.table_count >= 1u << job.phase_bits &&
            job.table <= batch.table_count - (1u << job.phase_bits) && job.run > 0 && job.first_run > 0 && job.code_bits <= 8 &&
@@ -84,22 +91,35 @@ __device__ inline bool is_possible(const Batch& batch, const Job& job) {
            job.tail_len >= 4 * static_cast<u64>(job.patches) && job.stored_tail_len <= job.tail_len;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 8) bigsmall_decode(const Batch batch) {
-    __shared__ Shared shared;
+// Decodes a chunk of elements.
+template <u32 SIZE>
+__device__ inline bool decode_elements(const Batch& batch, const Input& input, const Job& job, Shared& shared,
+                                       DeltaShared& delta) {
+    return job.kind == BLOCK ? decode_block<SIZE>(batch, input, job, shared)
+                             : decode_delta<SIZE>(batch, input, job, delta);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 6) bigsmall_decode(const Batch batch) {
+    __shared__ union {
+        Shared block;
+        DeltaShared delta;
+    } shared;
+    __shared__ u32 failed;
     const Job& job = batch.jobs[blockIdx.x];
     const Input input = {batch.input, batch.input_len};
-    if (threadIdx.x == 0) shared.failed = 0;
+    if (threadIdx.x == 0) failed = 0;
     __syncthreads();
     bool sound = is_possible(batch, job);
     if (sound) {
         u8* out = batch.output + job.out;
         if (job.kind == COPY) copy(input, job.stored, out, job.len);
         if (job.kind == REPEAT) repeat(input, job.stored, job.stored_len, out, job.len);
-        if (job.kind == BLOCK && job.size == 1) sound = decode_block<1>(batch, input, job, shared);
-        if (job.kind == BLOCK && job.size == 2) sound = decode_block<2>(batch, input, job, shared);
-        if (job.kind == BLOCK && job.size == 4) sound = decode_block<4>(batch, input, job, shared);
+        const bool elements = job.kind == BLOCK || job.kind == DELTA;
+        if (elements && job.size == 1) sound = decode_elements<1>(batch, input, job, shared.block, shared.delta);
+        if (elements && job.size == 2) sound = decode_elements<2>(batch, input, job, shared.block, shared.delta);
+        if (elements && job.size == 4) sound = decode_elements<4>(batch, input, job, shared.block, shared.delta);
     }
-    if (!sound) shared.failed = 1;
+    if (!sound) failed = 1;
     __syncthreads();
-    if (threadIdx.x == 0) batch.statuses[blockIdx.x] = shared.failed ? REFUSED : DECODED;
+    if (threadIdx.x == 0) batch.statuses[blockIdx.x] = failed ? REFUSED : DECODED;
 }

@@ -25,6 +25,7 @@ constexpr u32 ALL_LANES = 0xffffffffu;
 constexpr u32 COPY = 0;
 constexpr u32 REPEAT = 1;
 constexpr u32 BLOCK = 2;
+constexpr u32 DELTA = 3;
 
 // What becomes of a job. Nothing says why: the host decodes a refused chunk again, and says it.
 constexpr u32 DECODED = 0;
@@ -48,23 +49,25 @@ struct Job {
     u32 stored;
     u32 stored_len;
 
-    // All that follows is for a BLOCK.
+    // All that follows is for a BLOCK, and some of it for a DELTA.
     // Bytes of an element, 1, 2 or 4, and whether it has a sign.
     u32 size;
     u32 has_sign;
-    // Its split, and the bits of the sparse field, which is above the zeros.
+    // Its split, and the bits of the sparse field, which is above the zeros. Of a DELTA the shift is the bits of the mantissa.
     u32 shift;
     u32 zeros;
     u32 sparse;
     u32 sparse_groups;
+    // Patches, or outsiders.
     u32 patches;
     // The number of its first table among all.
     u32 table;
     u32 streams;
+    // Of a DELTA the numbers of words are before the states, and the words of the other streams behind those of the first.
     u32 states;
     u32 words[WARPS];
     u32 word_counts[WARPS];
-    // The tail: where its stored part is, how long that and all of it are. Planes are the first of it.
+    // The tail: where its stored part is, how long that and all of it are. Planes are the first of it. Of a DELTA it is the outsiders.
     u32 tail;
     u32 stored_tail_len;
     u32 tail_len;
@@ -86,7 +89,12 @@ struct Job {
     u32 columns;
     u32 period;
     u32 column;
-    u32 padding;
+
+    // For a DELTA: how many tables it has, the elements of its base in the input, what is added to codes. The tables of its 64 contexts,
+    // counted from the first one for differences, are at `columns`.
+    u32 tables;
+    u32 base;
+    i32 origin;
 };
 
 // What all jobs of a launch share.
@@ -95,7 +103,7 @@ struct Batch {
     u8* output;
     const Job* jobs;
     const Table* tables;
-    // In steps, modulo 2^16.
+    // In steps, modulo 2^16; and the tables of contexts.
     const u16* columns;
     // One for each job.
     u32* statuses;

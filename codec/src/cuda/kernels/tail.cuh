@@ -1,16 +1,16 @@
 // The tail of a block: planes of raw bits, the sparse field, patches. Its last bytes are what the states end in.
 #pragma once
 
+#include "entries.cuh"
 #include "rans.cuh"
 
-// What all threads of a block share.
+// What all threads of a block share that decodes a BLOCK.
 struct Shared {
     Table tables[MAX_PHASES];
     // Of each lane of each stream, the low half of its last state.
     u16 carried[THREADS];
     // Of each warp, something that the others want to know.
     u32 counts[WARPS];
-    u32 failed;
 };
 
 struct Tail {
@@ -149,32 +149,13 @@ __device__ inline bool add_sparse_field(const Tail& tail, Shared& shared, const 
 // Patches keys, with one warp. False if a patch is beyond the last element.
 template <u32 SIZE>
 __device__ inline bool patch(const Tail& tail, const Split& split, const Elements<SIZE>& out) {
-    const Job& job = tail.job;
-    const u32 lane = threadIdx.x % LANES;
-    const u64 start = static_cast<u64>(job.tail_len) - 4 * static_cast<u64>(job.patches);
-    bool inside = true;
-    u32 position = 0;
-    for (u32 first = 0; first < job.patches; first += LANES) {
-        const u64 at = start + 4 * static_cast<u64>(first + lane);
-        const bool exists = first + lane < job.patches;
-        const u32 gap = exists ? tail.two_bytes(at) : 0;
-        const u32 step = exists ? tail.two_bytes(at + 2) : 0;
-        u32 sum = gap;
-        for (u32 distance = 1; distance < LANES; distance *= 2) {
-            const u32 before = __shfl_up_sync(ALL_LANES, sum, distance);
-            if (lane >= distance) sum += before;
-        }
-        const u32 number = position + sum;
-        inside = inside && (step == 0 || number < out.count);
-        // Several patches of one element come one after the other, which no writer needs.
-        const bool together = __ballot_sync(ALL_LANES, exists && gap == 0 && lane > 0) != 0;
-        for (u32 turn = 0; turn < (together ? LANES : 1); turn++) {
-            if (step != 0 && (!together || turn == lane)) {
-                out.set(number, split.add(out.get(number), step << split.shift));
-            }
-            __syncwarp();
-        }
-        position += __shfl_sync(ALL_LANES, sum, LANES - 1);
-    }
-    return inside;
+    const u64 start = static_cast<u64>(tail.job.tail_len) - 4 * static_cast<u64>(tail.job.patches);
+    return for_each_entry(
+        tail.job.patches, [&](u32 entry) { return tail.two_bytes(start + 4 * static_cast<u64>(entry)); },
+        [&](u32 entry, u32 number) {
+            const u32 step = tail.two_bytes(start + 4 * static_cast<u64>(entry) + 2);
+            if (step == 0) return true;
+            out.set(number, split.add(out.get(number), step << split.shift));
+            return number < out.count;
+        });
 }

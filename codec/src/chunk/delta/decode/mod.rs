@@ -264,7 +264,7 @@ fn decode_coded(
 }
 
 /// The elements of the base, made those of the segment.
-fn elements_of_base<'a>(element: Element, against: &Against<'a>, converted: &'a mut Vec<u8>) -> &'a [u8] {
+pub(crate) fn elements_of_base<'a>(element: Element, against: &Against<'a>, converted: &'a mut Vec<u8>) -> &'a [u8] {
     if against.delta.element == element {
         return against.base;
     }
