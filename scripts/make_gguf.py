@@ -1,4 +1,5 @@
-"""Makes a GGUF file that llama.cpp loads: `make_gguf.py MINILM.safetensors OUT.gguf TYPE`, TYPE as llama.cpp calls it (BF16, Q8_0, Q4_K_M).
+"""Makes a GGUF file that llama.cpp loads: `make_gguf.py MINILM.safetensors OUT.gguf TYPE [PARTS]`, TYPE as llama.cpp calls it (BF16, Q8_0, Q4_K_M).
+With PARTS, 2 or more, it makes so many files of a split model, OUT-00001-of-0000N.gguf and so on.
 
 Its weights are those of MiniLM, laid out as a small Llama, since llama.cpp quantises that as it does large ones (rows of MiniLM
 are too short for most types). What it says is nonsense, but always the same.
@@ -74,8 +75,10 @@ def tokenizer(writer):
     writer.add_unk_token_id(0)
 
 
-def write(source, target, plain):
-    writer = gguf.GGUFWriter(target, "llama")
+def write(source, target, plain, parts):
+    weights = list(tensors(source))
+    # The tensors of a part; 0 for one file with all.
+    writer = gguf.GGUFWriter(target, "llama", split_max_tensors=-(-len(weights) // parts) if parts > 1 else 0)
     writer.add_name("MiniLM laid out as a Llama")
     writer.add_file_type({"F32": 0, "F16": 1, "BF16": 32}[plain])
     writer.add_context_length(CONTEXT)
@@ -88,7 +91,7 @@ def write(source, target, plain):
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(VOCABULARY)
     tokenizer(writer)
-    for name, values in tensors(source):
+    for name, values in weights:
         kind = PLAIN[plain] if values.ndim > 1 else gguf.GGMLQuantizationType.F32
         shape = values.shape
         data = np.ascontiguousarray(gguf.quants.quantize(values, kind))
@@ -99,25 +102,35 @@ def write(source, target, plain):
     writer.close()
 
 
-def quantise(source, target, kind):
+def quantise(source, target, kind, parts):
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}")
     parameters.nthread = 2
+    if parts > 1:
+        # The others are found by its name, and what is made of each is called after `target` likewise.
+        parameters.keep_split = True
+        source, target = part(source, 1, parts), target.with_suffix("")
     silent = llama_cpp.llama_log_callback(lambda level, text, data: None)
     llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
     if llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters)) != 0:
         sys.exit(f"llama.cpp cannot make {kind} of {source}")
 
 
+def part(target, number, parts):
+    """What llama.cpp calls a file of a split model."""
+    return target.with_name(f"{target.stem}-{number:05}-of-{parts:05}.gguf")
+
+
 def main():
     source, target, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    parts = int(sys.argv[4]) if len(sys.argv) > 4 else 1
     if kind in PLAIN:
-        write(source, target, kind)
+        write(source, target, kind, parts)
         return
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         plain = Path(scratch) / "plain.gguf"
-        write(source, plain, "F32")
-        quantise(plain, target, kind)
+        write(source, plain, "F32", parts)
+        quantise(plain, target, kind, parts)
 
 
 if __name__ == "__main__":

@@ -219,21 +219,24 @@ def crepe_bf16(wheels, out):
     save(cast(crepe_tensors(wheels), torch.bfloat16), out)
 
 
-def llama_gguf(kind):
-    """Registers a GGUF file of that type, which llama.cpp loads, as another Python makes it."""
+def llama_gguf(kind, parts=1):
+    """Registers a GGUF file of that type, or so many of a split model, which llama.cpp loads, as another Python makes it."""
 
-    @recipe(f"llama-{kind.lower()}", 1)
+    @recipe(f"llama-{kind.lower()}" + (f"-{parts}-parts" if parts > 1 else ""), 1)
     def make(wheels, out):
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "minilm.safetensors"
             source.write_bytes(minilm(wheels))
             script = Path(__file__).with_name("make_gguf.py")
-            subprocess.run([os.environ["GGUF_PYTHON"], script, source, out / "model.gguf", kind], check=True)
-        (out / "model.gguf").chmod(0o644)
+            target = out / "model.gguf"
+            subprocess.run([os.environ["GGUF_PYTHON"], script, source, target, kind, str(parts)], check=True)
+        for file in out.iterdir():
+            file.chmod(0o644)
 
 
-for gguf_type in ("BF16", "Q8_0", "Q4_K_M"):
+for gguf_type in ("BF16", "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K", "IQ4_XS"):
     llama_gguf(gguf_type)
+llama_gguf("Q4_K_M", parts=3)
 
 
 @recipe("large-bf16", 1, large=True)

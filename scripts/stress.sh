@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Stresses a mount for minutes: a storm of page faults from 64 threads beside 16 processes that read in sequence, random
-# operations compared with a model, random reads of every kind and fio's verification, and 16 processes that load a model at once with transformers' parallel loader. Each
-# has a watchdog or a time limit. As root. scripts/test.sh runs the first two for seconds.
+# operations compared with a model, random reads of every kind and fio's verification, 16 processes that load a model at once with transformers' parallel loader, and 8 that map
+# GGUF files at once with llama.cpp. Each has a watchdog or a time limit. As root. scripts/test.sh runs the first two for seconds.
 #
 #   scripts/stress.sh [SECONDS]       of storm; by default 180
 #   scripts/stress.sh --huge          also compresses and mounts 110 GB of repeated weights (some minutes, 2 GB of disk)
@@ -68,6 +68,21 @@ step "16 processes that load a model at once"
 "$BIGSMALL" compress -q "$DATA/minilm-sharded" -o "$scratch/models"
 "$BIGSMALL" mount --cache-size 1MiB "$scratch/models" "$scratch/mnt"
 HF_ENABLE_PARALLEL_LOADING=true timeout 600 "$PYTHON" tests/loaders/parallel.py "$DATA/minilm-sharded" "$scratch/mnt"
+"$BIGSMALL" mounts
+"$BIGSMALL" umount "$scratch/mnt"
+
+step "8 processes that map GGUF files at once with llama.cpp, one model in parts, four times each"
+ensure_gguf
+mkdir "$scratch/gguf"
+cp -r "$DATA/llama-q4_k_m" "$DATA/llama-q4_k_m-3-parts" "$DATA/llama-q8_0" "$scratch/gguf/"
+"$BIGSMALL" compress -q "$scratch/gguf" -o "$scratch/gguf-models"
+"$BIGSMALL" mount --cache-size 1MiB "$scratch/gguf-models" "$scratch/mnt"
+loads=()
+for _ in {1..8}; do
+    timeout 600 "$GGUF_PYTHON" tests/loaders/llama.py "$scratch/gguf" "$scratch/mnt" &
+    loads+=($!)
+done
+for load in "${loads[@]}"; do wait "$load" || die "one of them ended with $?"; done
 "$BIGSMALL" mounts
 "$BIGSMALL" umount "$scratch/mnt"
 

@@ -112,6 +112,7 @@ llama_cpp! {
     llama_cpp_with_bf16: "llama-bf16"
     llama_cpp_with_q8_0: "llama-q8_0"
     llama_cpp_with_q4_k_m: "llama-q4_k_m"
+    llama_cpp_with_a_split_model: "llama-q4_k_m-3-parts"
 }
 
 fn llama_cpp(plain: &Path, shown: &Path) -> Verdict {

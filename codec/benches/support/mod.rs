@@ -12,7 +12,7 @@ use bigsmall_codec::container::{Mode, Options};
 use serde_json::Value;
 
 /// The files of `data/` that are coded, and what they hold.
-const FILES: [(&str, &str); 13] = [
+const FILES: [(&str, &str); 20] = [
     ("BF16", "minilm-bf16/model.safetensors"),
     ("BF16, conv net", "crepe-bf16/model.safetensors"),
     ("F16", "minilm-f16/model.safetensors"),
@@ -23,8 +23,15 @@ const FILES: [(&str, &str); 13] = [
     ("F8_E4M3", "minilm-fp8/model.safetensors"),
     ("F8_E5M2", "minilm-e5m2/model.safetensors"),
     ("I8", "minilm-i8/model.safetensors"),
+    ("GGUF F16", "llama-f16/model.gguf"),
     ("GGUF Q8_0", "llama-q8_0/model.gguf"),
+    ("GGUF Q6_K", "llama-q6_k/model.gguf"),
+    ("GGUF Q5_K_M", "llama-q5_k_m/model.gguf"),
     ("GGUF Q4_K_M", "llama-q4_k_m/model.gguf"),
+    ("GGUF Q4_0", "llama-q4_0/model.gguf"),
+    ("GGUF Q3_K_M", "llama-q3_k_m/model.gguf"),
+    ("GGUF Q2_K", "llama-q2_k/model.gguf"),
+    ("GGUF IQ4_XS", "llama-iq4_xs/model.gguf"),
     ("BF16, 1.2 GB", "large-bf16/model.safetensors"),
 ];
 

@@ -2,7 +2,6 @@
 
 use super::{PATCH_BYTES, Parts};
 use crate::chunk::block::Scaled;
-use crate::chunk::scale::Columns;
 use crate::error::Result;
 use crate::rans::{LANES, MAX_STREAMS, Table};
 use crate::split::Split;
