@@ -10,3 +10,5 @@ for simd in scalar avx2 avx512 avx512vbmi2; do
 done
 echo "== the files of the Python package"
 cargo test --release -p bigsmall-codec --test upstream_fuzz -- --nocapture
+echo "== journals and sidecars"
+cargo test --release -p bigsmall-codec --test fuzz_beside -- --nocapture

@@ -22,7 +22,7 @@ for simd in scalar avx2 avx512 avx512vbmi2; do
     step "BIGSMALL_SIMD=$simd, tests and $seconds seconds of each fuzzer"
     # Optimised, and with the checks of arithmetic that a release lacks.
     BIGSMALL_SIMD=$simd cargo test --locked --target "$host" -p bigsmall-codec --lib \
-        --test fuzz --test special --test compatibility --test patch
+        --test fuzz --test fuzz_beside --test special --test compatibility --test patch
 done
 step "the files of the Python package"
 cargo test --locked --target "$host" -p bigsmall-codec --test upstream --test upstream_hostile --test upstream_fuzz
