@@ -15,4 +15,6 @@ step "lint, feature cuda"
 cargo clippy --locked --workspace --all-targets --features cuda -- -D warnings
 step "tests, feature cuda"
 cargo test --locked -p bigsmall-codec --features cuda --lib --quiet cuda::
-cargo test --locked --features cuda --test cli --quiet doctor
+cargo test --locked --features cuda --test cli --quiet -- doctor gpu
+cargo test --locked --features cuda --test mount --quiet gpu
+cargo test --locked -p bigsmall-c --features cuda --quiet

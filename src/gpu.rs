@@ -54,6 +54,24 @@ impl Chosen {
     }
 }
 
+/// The number of the GPU that is to decode ahead in a mount, another process having tried it: a mount opens it itself.
+///
+/// # Errors
+/// When a GPU is asked for by name and cannot be used.
+pub fn to_decode_ahead(device: DeviceChoice) -> Result<Option<usize>, Failure> {
+    match device {
+        DeviceChoice::Processor => Ok(None),
+        #[cfg(feature = "cuda")]
+        DeviceChoice::Cuda(number) => with_cuda::try_gpu(number).map(|()| Some(number)).map_err(refusal),
+        #[cfg(feature = "cuda")]
+        DeviceChoice::Faster => Ok(with_cuda::try_gpu(0).is_ok().then_some(0)),
+        #[cfg(not(feature = "cuda"))]
+        DeviceChoice::Cuda(_) => Err(refusal("this bigsmall was built without GPU support (feature cuda)".to_owned())),
+        #[cfg(not(feature = "cuda"))]
+        DeviceChoice::Faster => Ok(None),
+    }
+}
+
 fn refusal(reason: String) -> Failure {
     Failure::new(format!("--device cuda: {reason}; leave --device away to decode on the processor"))
 }
@@ -112,6 +130,12 @@ mod with_cuda {
 
     /// Opens a GPU that another process has tried.
     pub fn open(number: usize) -> Result<Gpu, String> {
+        try_gpu(number)?;
+        Gpu::open(number).map_err(|error| error.to_string())
+    }
+
+    /// Has another process try a GPU.
+    pub fn try_gpu(number: usize) -> Result<(), String> {
         let probe = probe(&[&number.to_string()])?;
         if let Some(error) = probe.error {
             return Err(error);
@@ -120,7 +144,7 @@ mod with_cuda {
         let failed = gpu.trials.into_iter().find_map(|trial| trial.error);
         match gpu.error.or(failed) {
             Some(error) => Err(error),
-            None => Gpu::open(number).map_err(|error| error.to_string()),
+            None => Ok(()),
         }
     }
 

@@ -81,7 +81,11 @@ pub enum DeviceChoice {
     Faster,
 }
 
-fn parse_device(text: &str) -> Result<DeviceChoice, String> {
+/// Reads the name of a device.
+///
+/// # Errors
+/// What it should have been.
+pub fn parse_device(text: &str) -> Result<DeviceChoice, String> {
     match text.split_once(':') {
         None if text == "cpu" => Ok(DeviceChoice::Processor),
         None if text == "auto" => Ok(DeviceChoice::Faster),

@@ -10,6 +10,8 @@
 //! is dropped: the kernel has it. So a file that is read from its start to its end needs next to no memory here, and the
 //! few buffers that it needs are used again and again, while the processor still has them in its caches.
 //!
+//! Others may [offer](ChunkCache::offer) chunks that nobody has asked for yet, which are taken as long as there is room.
+//!
 //! Chunks of the base of a patch are kept in any case, as long as there is room: they are read here and not by the kernel, and what one
 //! patch was decoded with the next one will be.
 
@@ -85,11 +87,21 @@ struct State {
     spare: Vec<Vec<u8>>,
 }
 
+/// What becomes of a chunk that is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// It is kept, or was there, or is being decoded.
+    Taken,
+    /// There is no room for it now.
+    Full,
+}
+
 /// What a cache has done so far.
 #[derive(Debug, Default)]
 pub struct Counters {
     hits: AtomicU64,
     decoded: AtomicU64,
+    offered: AtomicU64,
     decode_nanoseconds: AtomicU64,
     failed: AtomicU64,
 }
@@ -101,6 +113,8 @@ pub struct Counts {
     pub hits: u64,
     /// Chunks that were decoded.
     pub decoded: u64,
+    /// Chunks that were decoded by others and offered.
+    pub offered: u64,
     /// The time that decoding took, that of all threads added up.
     pub decode_time: Duration,
     /// Chunks that could not be decoded.
@@ -155,9 +169,42 @@ impl ChunkCache {
         Counts {
             hits: get(&self.counters.hits),
             decoded: get(&self.counters.decoded),
+            offered: get(&self.counters.offered),
             decode_time: Duration::from_nanos(get(&self.counters.decode_nanoseconds)),
             failed: get(&self.counters.failed),
         }
+    }
+
+    /// Takes a decoded chunk that has not been asked for. Nothing is dropped for it.
+    pub fn offer(&self, file: FileId, chunk: ChunkIndex, bytes: &[u8]) -> Offer {
+        let key = (file, chunk);
+        let is_known = |state: &State| state.chunks.contains(&key) || state.flights.contains_key(&key);
+        let is_full = |state: &State| state.bytes + bytes.len() as u64 > self.capacity;
+        let mut buffer = {
+            let mut state = lock(&self.state);
+            if is_known(&state) {
+                return Offer::Taken;
+            }
+            if is_full(&state) {
+                return Offer::Full;
+            }
+            state.spare.pop().unwrap_or_default()
+        };
+        if make_room(&mut buffer, bytes.len()).is_err() {
+            return Offer::Full;
+        }
+        buffer.copy_from_slice(bytes);
+        let mut state = lock(&self.state);
+        if is_known(&state) {
+            return Offer::Taken;
+        }
+        if is_full(&state) {
+            return Offer::Full;
+        }
+        self.keep(&mut state, key, Kept { bytes: Arc::new(buffer), handed_out: 0 });
+        drop(state);
+        self.counters.offered.fetch_add(1, Ordering::Relaxed);
+        Offer::Taken
     }
 
     /// Bytes of chunks that are kept now, and the most that may be.
@@ -385,6 +432,22 @@ mod tests {
         let none = ChunkCache::new(0);
         read(&none, &original, 5, 300);
         assert_eq!(none.usage(), (0, 0));
+    }
+
+    #[test]
+    fn what_is_offered_is_taken_as_long_as_there_is_room() {
+        let (cache, original) = (ChunkCache::new(250), Counting::new(1000));
+        let chunk = |number: u64| (number * 100..(number + 1) * 100).map(Counting::byte).collect::<Vec<u8>>();
+        let offer = |number| cache.offer(FileId(1), ChunkIndex(number), &chunk(number));
+        assert_eq!([offer(0), offer(1), offer(0), offer(2)], [Offer::Taken, Offer::Taken, Offer::Taken, Offer::Full]);
+        assert_eq!((cache.usage().0, cache.counts().offered), (200, 2));
+        read(&cache, &original, 0, 100);
+        read(&cache, &original, 100, 60);
+        read(&cache, &original, 160, 40);
+        assert_eq!((original.decoded(), cache.usage().0), (0, 0), "all of both was read");
+        assert_eq!(offer(2), Offer::Taken);
+        read(&cache, &original, 250, 100);
+        assert_eq!(original.decoded(), 1, "the one that was not offered");
     }
 
     #[test]

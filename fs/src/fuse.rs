@@ -14,13 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bigsmall_codec::{Error, Original, make_room};
+use bigsmall_codec::{Device, Error, Original, make_room};
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty,
     ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL,
 };
 
+use crate::ahead::Ahead;
 use crate::bases::{Bases, Outcome};
 use crate::cache::{ChunkCache, Reader, Store};
 use crate::containers::{Identity, Opened};
@@ -64,6 +65,7 @@ pub(crate) fn start(
     view: View,
     cache: Arc<ChunkCache>,
     bases: Bases,
+    device: Device,
     mountpoint: &Path,
     settings: Settings,
 ) -> io::Result<Serving> {
@@ -81,9 +83,11 @@ pub(crate) fn start(
     config.acl = if settings.allow_other { SessionACL::All } else { SessionACL::Owner };
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     config.n_threads = Some(cores.clamp(2, MOST_THREADS));
+    let ahead = device.decodes_ahead().then(|| Ahead::new(device, Arc::clone(&cache)));
     let filesystem = Mount {
         view,
         cache,
+        ahead,
         counting: Counting::new(),
         nodes,
         open_files: Arc::default(),
@@ -131,6 +135,8 @@ impl OpenFiles {
 struct Mount {
     view: View,
     cache: Arc<ChunkCache>,
+    /// Decodes what comes next, if there is a GPU that should.
+    ahead: Option<Arc<Ahead>>,
     counting: Counting,
     nodes: Mutex<Nodes>,
     open_files: Arc<OpenFiles>,
@@ -344,6 +350,9 @@ impl Mount {
                     tracing::error!("{}: {error}", path.display());
                     Errno::EIO
                 })?;
+                if let Some(ahead) = &self.ahead {
+                    ahead.was_read(opened, offset, len as u64);
+                }
                 Ok(len)
             }
             Handle::Plain { file, .. } => {

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bigsmall_codec::Stored;
 use bigsmall_codec::upstream::TensorCache;
+use bigsmall_codec::{Device, Stored};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -68,6 +68,8 @@ pub struct MountOptions {
     pub bases: Vec<PathBuf>,
     /// Whether the mount is unmounted when its process dies, however it dies.
     pub auto_unmount: bool,
+    /// The number of a GPU that decodes ahead of who reads whole files.
+    pub gpu: Option<usize>,
 }
 
 /// A checked [`MountOptions`]: paths are absolute, the source is what it should be.
@@ -237,6 +239,7 @@ impl Prepared {
             recognise,
             bases: _,
             auto_unmount,
+            gpu,
         } = self.options;
         raise_file_limit();
         let mut guard = if auto_unmount { Some(Guard::start(&mountpoint)?) } else { None };
@@ -244,10 +247,12 @@ impl Prepared {
             .map_err(|e| SessionError(format!("cannot watch for signals: {e}")))?;
         let settings =
             Settings { allow_other, read_ahead, source_name: format!("{SOURCE_PREFIX}{}", source.display()) };
+        // Here and not before: a GPU does not come along to another process.
+        let device = gpu.map_or(Ok(Device::Processor), Device::gpu).map_err(|e| SessionError(e.to_string()))?;
         let view = View::new(self.source, recognise, Arc::new(TensorCache::new(tensor_cache_size)));
         let cache = Arc::new(ChunkCache::new(cache_size));
         let bases = Bases::new(Arc::clone(view.containers()), Arc::clone(&cache), self.places, mountpoint.clone());
-        let serving = fuse::start(view, cache, bases, &mountpoint, settings)
+        let serving = fuse::start(view, cache, bases, device, &mountpoint, settings)
             .map_err(|e| mount_error(&mountpoint, allow_other, &e))?;
         if let Some(mount) = find_mount(&mountpoint)? {
             raise_read_ahead(&mount, read_ahead);

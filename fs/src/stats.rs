@@ -36,6 +36,9 @@ pub struct Stats {
     pub cache_hits: u64,
     /// Chunks that were decoded.
     pub chunks_decoded: u64,
+    /// Chunks that a GPU decoded before they were asked for.
+    #[serde(default)]
+    pub chunks_decoded_ahead: u64,
     /// Chunks whose stored bytes are damaged or cannot be read.
     pub chunks_failed: u64,
     /// Chunks of those that were decoded whose stored bytes are damaged and were repaired while they were read.
@@ -96,6 +99,7 @@ impl Counting {
             read_errors: get(&self.errors),
             cache_hits: counts.hits,
             chunks_decoded: counts.decoded,
+            chunks_decoded_ahead: counts.offered,
             chunks_failed: counts.failed,
             chunks_healed: containers.healed(),
             decode_seconds: counts.decode_time.as_secs_f64(),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::decompress;
 use crate::base::BaseArgs;
 use crate::failure::Failure;
-use crate::options::{DeviceChoice, Force, OnDevice, Report, Threads};
+use crate::options::{Force, OnDevice, Report, Threads};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,6 +47,9 @@ pub struct Args {
     check: bool,
 
     #[command(flatten)]
+    device: OnDevice,
+
+    #[command(flatten)]
     threads: Threads,
 
     #[command(flatten)]
@@ -67,7 +70,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         output: args.output.clone(),
         base: BaseArgs { bases },
         check: args.check,
-        device: OnDevice { device: DeviceChoice::Processor },
+        device: args.device,
         threads: args.threads,
         force: args.force,
         report: args.report,

@@ -7,7 +7,9 @@ use bigsmall_fs::session::{MountOptions, SessionError};
 use bigsmall_fs::view::Recognise;
 
 use crate::failure::Failure;
+use crate::gpu;
 use crate::logging::{self, LogLevel, Sink};
+use crate::options::{DeviceChoice, parse_device};
 use crate::ui::size::parse_size;
 
 const EXAMPLES: &str = "\
@@ -84,6 +86,11 @@ pub struct Args {
     /// Unmount also when the process that serves the mount is killed
     #[arg(long)]
     auto_unmount: bool,
+
+    /// What decodes ahead of programs that read whole files: cpu (nothing), cuda (an NVIDIA GPU; cuda:1 for the second one), or
+    /// auto, a GPU if there is one
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
+    device: DeviceChoice,
 }
 
 /// The most that the kernel is asked to read ahead: beyond it, lazy loads get much slower and nothing gets faster.
@@ -120,6 +127,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         recognise: if args.hf_cache { Recognise::ByContent } else { Recognise::ByName },
         bases: args.bases.clone(),
         auto_unmount: args.auto_unmount,
+        gpu: gpu::to_decode_ahead(args.device)?,
     };
     let prepared = options.prepare()?;
     if args.foreground {

@@ -92,6 +92,7 @@ fn long_option(option: &str) -> Option<String> {
         "hf_cache",
         "base",
         "auto_unmount",
+        "device",
     ];
     // A value that is missing or too much is refused where options are understood, with a message that says so.
     let long = known.contains(&name).then(|| format!("--{}", name.replace('_', "-")))?;

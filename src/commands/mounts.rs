@@ -113,7 +113,7 @@ fn table(listed: &[Listed]) -> String {
 /// A number of a mount: its name, what it is, and how to get it.
 type Metric = (&'static str, &'static str, &'static str, fn(&Stats) -> f64);
 
-const METRICS: [Metric; 11] = [
+const METRICS: [Metric; 12] = [
     ("uptime_seconds", "gauge", "Time since it was mounted.", |s| s.uptime_seconds),
     ("open_files", "gauge", "Files that are open.", |s| s.open_files as f64),
     ("reads_total", "counter", "Reads that the kernel asked for.", |s| s.reads as f64),
@@ -121,6 +121,9 @@ const METRICS: [Metric; 11] = [
     ("read_errors_total", "counter", "Reads that failed.", |s| s.read_errors as f64),
     ("cache_hits_total", "counter", "Parts of chunks that were at hand.", |s| s.cache_hits as f64),
     ("chunks_decoded_total", "counter", "Chunks that were decoded.", |s| s.chunks_decoded as f64),
+    ("chunks_decoded_ahead_total", "counter", "Chunks that a GPU decoded before they were asked for.", |s| {
+        s.chunks_decoded_ahead as f64
+    }),
     ("chunks_failed_total", "counter", "Chunks that are damaged or could not be read.", |s| s.chunks_failed as f64),
     ("chunks_healed_total", "counter", "Damaged chunks that were restored.", |s| s.chunks_healed as f64),
     ("decode_seconds_total", "counter", "Time that decoding took, of all threads.", |s| s.decode_seconds),

@@ -8,7 +8,11 @@ mod benchmark;
 mod diff;
 mod directories;
 mod doctor;
+#[cfg(feature = "cuda")]
+mod driver;
 mod files;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod in_place;
 mod inspection;
 mod interruption;

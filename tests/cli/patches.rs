@@ -18,7 +18,7 @@ const TENSORS: [(&str, &str, u64, usize); 3] =
     [("a.weight", "BF16", 2, 400_000), ("b.weight", "BF16", 2, 40_000), ("frozen", "I64", 8, 80_000)];
 
 /// A scratch directory with `base.safetensors` and `tuned.safetensors`, whose `frozen` is the same, and the latter.
-fn pair() -> (Scratch, Vec<u8>) {
+pub fn pair() -> (Scratch, Vec<u8>) {
     let scratch = Scratch::new();
     let base = model(&TENSORS);
     let mut tuned = tuned(&base);

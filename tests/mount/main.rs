@@ -7,7 +7,12 @@
 mod support;
 
 mod disk;
+#[cfg(feature = "cuda")]
+#[path = "../cli/driver.rs"]
+mod driver;
 mod faults;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod hub;
 mod life;
 mod mounted;
