@@ -1,14 +1,24 @@
 //! What the benches measure, one layer at a time. Not for anyone else: it changes without notice.
 
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::checksum::checksum;
 use crate::chunk::block::{Buffers, Scratch};
+use crate::chunk::delta::convert::convert;
+use crate::chunk::delta::plan::DeltaPlan;
+use crate::chunk::delta::{Against, Delta, Kind, decode as delta_decode, encode as delta_encode};
 use crate::chunk::plan::{ReadyPlan, Shared};
 use crate::chunk::{self, Codec};
-use crate::container::{self, WINDOW};
+use crate::container::{self, Mode, WINDOW};
 use crate::error::Result;
 use crate::hashes::lanes::{LANES, States};
 use crate::layout::{Layout, SegmentLayout};
 use crate::original::{ChunkIndex, Original};
+use crate::patch::{Matching, Model};
 use crate::simd::Level;
+use crate::split::Element;
+use crate::wire::{Put, Reader};
 use crate::{Container, Memory, Options};
 
 /// The names of the implementations that this processor can run, the slowest first.
@@ -155,6 +165,144 @@ impl<'a> Encode<'a> {
         }
         Ok(len)
     }
+}
+
+/// The floats of a model beside those of its base, coded as differences: all segments that have a base and changed, whatever is smallest.
+#[derive(Debug)]
+pub struct Differences {
+    segments: Vec<Differing>,
+}
+
+#[derive(Debug)]
+struct Differing {
+    element: Element,
+    plan: DeltaPlan,
+    delta: Delta,
+    base: Vec<u8>,
+    tuned: Vec<u8>,
+    /// Where chunks lie in both, and how they are stored.
+    chunks: Vec<(Range<usize>, Vec<u8>)>,
+}
+
+impl Differences {
+    /// Plans and encodes `tuned` against `base`, files with chunks of the default size.
+    ///
+    /// # Errors
+    /// When their headers cannot be read.
+    pub fn of(tuned: &Memory, base: &Memory) -> Result<Differences> {
+        let mut model = Model::new("base");
+        model.add("base", Arc::new(Memory::new(base.bytes().to_vec())))?;
+        let matching = Matching::of(tuned, Layout::of(tuned)?, &model)?;
+        let used: Vec<u8> = matching.used.iter().flat_map(|&at| &base.bytes()[range_of(&model, at)]).copied().collect();
+        let mut segments = Vec::new();
+        for (segment, from) in matching.layout.segments.iter().zip(&matching.bases) {
+            let (Some(from), Some(kind)) = (from, Kind::of(segment.element)) else { continue };
+            let tuned = tuned.bytes()[segment.range.start as usize..segment.range.end as usize].to_vec();
+            if from.element != segment.element {
+                continue;
+            }
+            let base = used[from.offset as usize..][..tuned.len()].to_vec();
+            let Some(plan) = DeltaPlan::of(kind, &tuned, &base, Mode::Balanced) else { continue };
+            let (thresholds, tables) = (plan.thresholds.clone(), 0..plan.tables.len());
+            let delta = Delta { offset: 0, element: segment.element, origin: plan.origin, thresholds, tables };
+            segments.push(Differing { element: segment.element, plan, delta, base, tuned, chunks: Vec::new() });
+        }
+        let mut differences = Differences { segments };
+        differences.encode(Level::Scalar.name());
+        Ok(differences)
+    }
+
+    /// Bytes of the elements.
+    pub fn bytes(&self) -> usize {
+        self.segments.iter().map(|segment| segment.tuned.len()).sum()
+    }
+
+    /// The elements, one segment after the other.
+    pub fn tuned(&self) -> Vec<u8> {
+        self.segments.iter().flat_map(|segment| &segment.tuned).copied().collect()
+    }
+
+    /// Encodes all chunks with the implementation of that name; gives the bytes of all.
+    ///
+    /// # Panics
+    /// When the processor has no such implementation.
+    pub fn encode(&mut self, implementation: &str) -> usize {
+        let mut buffers = delta_encode::Buffers::new(level(implementation));
+        let mut stored_len = 0;
+        for Differing { plan, base, tuned, chunks, .. } in &mut self.segments {
+            chunks.clear();
+            let chunk_size = Options::default().chunk_size as usize;
+            for start in (0..tuned.len()).step_by(chunk_size) {
+                let range = start..tuned.len().min(start + chunk_size);
+                let (bytes, base) = (&tuned[range.clone()], &base[range.clone()]);
+                let mut stored = Vec::new();
+                stored.put_u64(checksum(base));
+                let is_coded = delta_encode::encode(&plan.coder, bytes, base, &mut buffers, &mut stored);
+                assert!(is_coded, "the bench's models are like their bases");
+                stored_len += stored.len();
+                chunks.push((range, stored));
+            }
+        }
+        stored_len
+    }
+
+    /// Decodes all chunks into `out` with the implementation of that name, over a base that is in memory.
+    ///
+    /// # Errors
+    /// When a chunk is damaged.
+    ///
+    /// # Panics
+    /// When the processor has no such implementation, or `out` is shorter than the elements.
+    pub fn decode(&self, implementation: &str, mut out: &mut [u8]) -> Result<()> {
+        let (level, mut scratch) = (level(implementation), delta_decode::Scratch::default());
+        for Differing { element, plan, delta, base, chunks, .. } in &self.segments {
+            for (range, stored) in chunks {
+                let (this, further) = out.split_at_mut(range.len());
+                let against = Against { delta, tables: &plan.tables, base: &base[range.clone()] };
+                let reader = &mut Reader::new(stored);
+                chunk::delta::decode(reader, true, *element, &against, this, (level, &mut scratch))?;
+                out = further;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn range_of(model: &Model, tensor: usize) -> Range<usize> {
+    let range = &model.tensors()[tensor].range;
+    range.start as usize..range.end as usize
+}
+
+/// A file like this whose floats of 16 and 32 bits have moved by noise of so much, about normal and always the same: what training does to them, roughly.
+///
+/// # Errors
+/// When its header cannot be read.
+pub fn moved(file: &Memory, noise: f32) -> Result<Vec<u8>> {
+    let mut bytes = file.bytes().to_vec();
+    let mut state = 1u64;
+    let mut normal = || {
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        // Three of variance 1/3.
+        (0..3).map(|_| uniform()).sum::<f32>()
+    };
+    for tensor in Layout::of(file)?.tensors {
+        let element = tensor.element;
+        if !matches!(element, Element::Bf16 | Element::F16 | Element::F32) {
+            continue;
+        }
+        let range = tensor.range.start as usize..tensor.range.end as usize;
+        let (mut wide, mut narrow) = (Vec::new(), Vec::new());
+        convert(element, Element::F32, &bytes[range.clone()], &mut wide);
+        for value in wide.as_chunks_mut::<4>().0 {
+            *value = (f32::from_le_bytes(*value) + noise * normal()).to_le_bytes();
+        }
+        convert(Element::F32, element, &wide, &mut narrow);
+        bytes[range].copy_from_slice(&narrow);
+    }
+    Ok(bytes)
 }
 
 /// Takes the MD5s of as many messages as there are lanes, whole blocks and equally long, with the implementation of that

@@ -38,3 +38,15 @@ pub(crate) const TOTAL: u32 = 1 << FREQUENCY_BITS;
 
 /// The position of a symbol in its [`Table`].
 pub(crate) type Symbol = u8;
+
+/// Elements per stream from which one more doubling of the streams costs less in states than it brings in speed.
+const ELEMENTS_PER_STREAM: usize = 16 << 10;
+
+/// How many streams a chunk of so many elements gets.
+pub(crate) fn streams_for(elements: usize) -> usize {
+    match elements / ELEMENTS_PER_STREAM {
+        0 | 1 => 1,
+        2 | 3 => 2,
+        _ => 4,
+    }
+}

@@ -3,7 +3,8 @@
 use super::step::{Kind, Step, context, extra_bits};
 use super::{CONTEXTS, GROUPS, KEYS, LANES, MAX_STREAMS, RUN, runs, tables_of_contexts};
 use crate::rans::encode::Coding;
-use crate::rans::{FREQUENCY_BITS, STATE_MIN, Table};
+use crate::rans::{FREQUENCY_BITS, STATE_MIN, Table, streams_for};
+use crate::simd::Level;
 use crate::wire::Put;
 
 /// Fractions of a bit that costs are counted in.
@@ -153,8 +154,9 @@ impl Measured {
 }
 
 /// Memory that is used again from chunk to chunk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Buffers {
+    level: Level,
     measured: Measured,
     codes: Vec<u8>,
     outsiders: Vec<u8>,
@@ -162,15 +164,16 @@ pub(crate) struct Buffers {
     words: [Vec<u16>; MAX_STREAMS],
 }
 
-/// Elements per stream from which one more doubling of the streams costs less in states than it brings in speed.
-const ELEMENTS_PER_STREAM: usize = 16 << 10;
-
-/// How many streams a chunk of so many elements gets.
-fn streams_for(elements: usize) -> usize {
-    match elements / ELEMENTS_PER_STREAM {
-        0 | 1 => 1,
-        2 | 3 => 2,
-        _ => 4,
+impl Buffers {
+    /// For encoding at this level.
+    pub(crate) fn new(level: Level) -> Buffers {
+        Buffers {
+            level,
+            measured: Measured::default(),
+            codes: Vec::new(),
+            outsiders: Vec::new(),
+            words: Default::default(),
+        }
     }
 }
 

@@ -62,7 +62,8 @@ impl Segment {
     fn encode(&self, bytes: &[u8], base: &[u8]) -> Option<Vec<u8>> {
         let mut stored = Vec::new();
         stored.put_u64(checksum(base));
-        encode::encode(&self.plan.coder, bytes, base, &mut encode::Buffers::default(), &mut stored).then_some(stored)
+        encode::encode(&self.plan.coder, bytes, base, &mut encode::Buffers::new(Level::Scalar), &mut stored)
+            .then_some(stored)
     }
 
     fn decode(&self, stored: &[u8], base: &[u8], level: Level, scratch: &mut Scratch) -> Result<Vec<u8>> {

@@ -7,7 +7,7 @@ use super::{PATCH_BYTES, carried_len};
 use crate::chunk::sparse::Taken;
 use crate::chunk::{delta, normalise, quantised};
 use crate::rans::encode::Encoder;
-use crate::rans::{LANES, Symbol, Table};
+use crate::rans::{LANES, Symbol, Table, streams_for};
 use crate::simd::{self, Level};
 use crate::split::Split;
 use crate::split::planes::{planes_len, write_planes};
@@ -76,7 +76,7 @@ impl Buffers {
             or_of_group: Vec::new(),
             apart: quantised::Apart::default(),
             normal: normalise::Buffers::default(),
-            delta: delta::encode::Buffers::default(),
+            delta: delta::encode::Buffers::new(level),
             plain: Vec::new(),
         }
     }
@@ -95,20 +95,8 @@ impl Default for Buffers {
     }
 }
 
-/// Elements per stream from which one more doubling of the streams costs less in states than it brings in speed.
-const ELEMENTS_PER_STREAM: usize = 16 << 10;
-
 /// The gap of a patch entry that only moves on.
 const LONGEST_GAP: usize = u16::MAX as usize;
-
-/// How many streams a block of so many elements gets.
-fn streams_for(elements: usize) -> usize {
-    match elements / ELEMENTS_PER_STREAM {
-        0 | 1 => 1,
-        2 | 3 => 2,
-        _ => 4,
-    }
-}
 
 /// Appends the block of `bytes`, whole elements cut by `split`, to `stored`; `table` is the number, within its segment,
 /// of the table that `coder` was made from. Returns `false`, with `stored` in an unspecified state beyond its old end,

@@ -112,7 +112,7 @@ unsafe fn run_of<const SIZE: usize>(kind: Kind, ready: &Ready, streams: &mut Str
                 let context = _mm256_max_epi32(_mm256_min_epi32(context, most), zero);
                 let begins = _mm256_i32gather_epi32::<4>(ready.wide_begins.as_ptr().cast(), context);
                 let at = _mm256_or_si256(_mm256_and_si256(states[half], slot_bits), begins);
-                let slot = _mm256_i32gather_epi32::<4>(ready.slots.as_ptr().cast(), at);
+                let slot = _mm256_i32gather_epi32::<4>(ready.slots().as_ptr().cast(), at);
                 let rank = _mm256_and_si256(_mm256_srli_epi32::<7>(slot), slot_bits);
                 let high = _mm256_srli_epi32::<12>(states[half]);
                 let next = _mm256_add_epi32(_mm256_mullo_epi32(_mm256_srli_epi32::<19>(slot), high), rank);

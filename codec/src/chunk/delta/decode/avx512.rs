@@ -93,7 +93,7 @@ pub(super) unsafe fn run(kind: Kind, ready: &Ready, streams: &mut Streams<'_>, r
     // as many as lanes; all beginnings are those of whole tables.
     unsafe {
         let slots = Slots {
-            slots: ready.slots.as_ptr(),
+            slots: ready.slots().as_ptr(),
             begins: [_mm512_loadu_si512(begins.cast()), _mm512_loadu_si512(begins.add(32).cast())],
             place: _mm512_set1_epi32(run.place),
         };

@@ -35,7 +35,7 @@ fn pop_bits(state: &mut u32, count: u32, words: &[u8], next: &mut usize) -> u32 
 
 /// Decodes the codes of so many runs.
 pub(super) fn codes(ready: &Ready, streams: &mut Streams<'_>, runs: usize, codes: &mut Vec<u8>) -> Result<()> {
-    let slots = &ready.slots[ready.codes()..];
+    let slots = &ready.codes;
     codes.clear();
     codes.resize(runs.next_multiple_of(LANES), 0);
     for (group, codes) in codes.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
@@ -62,7 +62,7 @@ pub(super) fn run(kind: Kind, ready: &Ready, streams: &mut Streams<'_>, run: Run
         let (base, steps) = (&base[range.clone()], &mut steps[range]);
         for ((state, base), step) in states.iter_mut().zip(base).zip(&mut *steps) {
             let begin = usize::from(ready.begins[context(run.place, kind.exponent(*base))]);
-            step.key = pop_symbol(state, &ready.slots[begin..begin + TOTAL as usize], words, next);
+            step.key = pop_symbol(state, &ready.slots()[begin..begin + TOTAL as usize], words, next);
         }
         for (state, step) in states.iter_mut().zip(&mut *steps) {
             step.extra = pop_bits(state, extra_bits(step.key).min(16), words, next);

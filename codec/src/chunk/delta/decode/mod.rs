@@ -5,6 +5,12 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod definition;
+#[cfg(target_arch = "x86_64")]
+mod halves;
+#[cfg(target_arch = "x86_64")]
+mod search;
+
+use std::cell::OnceCell;
 
 use super::step::Kind;
 use super::{Against, CONTEXTS, KEYS, LANES, MAX_STREAMS, OUTSIDER_GAP_BYTES, RUN, convert, runs, tables_of_contexts};
@@ -39,8 +45,13 @@ struct Ready {
     begins: [u16; CONTEXTS],
     #[cfg(target_arch = "x86_64")]
     wide_begins: [u32; CONTEXTS],
-    /// All slots of the tables for differences, then those of the table of codes.
-    slots: Vec<u32>,
+    /// All slots of the tables for differences, made when they are first needed: they are up to 256 KiB.
+    slots: OnceCell<Vec<u32>>,
+    /// Those of the table of codes.
+    codes: Vec<u32>,
+    /// What is looked up in instead, where that is possible.
+    #[cfg(target_arch = "x86_64")]
+    search: Option<Box<search::Search>>,
 }
 
 /// A slot: its key in bits 0 to 6, its rank in bits 7 to 18, the frequency of the key in bits 19 to 31.
@@ -48,16 +59,23 @@ fn slot(key: u16, rank: u16, frequency: u16) -> u32 {
     u32::from(key) | u32::from(rank) << 7 | u32::from(frequency) << 19
 }
 
+/// The slots of these tables.
+fn slots(tables: &[Table]) -> Vec<u32> {
+    let mut slots = Vec::with_capacity(tables.len() * TOTAL as usize);
+    for table in tables {
+        for (&key, &frequency) in table.keys().iter().zip(table.frequencies()) {
+            slots.extend((0..frequency).map(|rank| slot(key, rank, frequency)));
+        }
+    }
+    slots
+}
+
 impl Ready {
     fn new(kind: Kind, tables: &[Table], thresholds: &[u8]) -> Result<Ready> {
-        let mut slots = Vec::with_capacity(tables.len() * TOTAL as usize);
         let differences = tables[1..].iter().map(|table| (table, usize::from(kind.keys())));
         for (table, keys) in differences.chain([(&tables[0], KEYS)]) {
-            for (&key, &frequency) in table.keys().iter().zip(table.frequencies()) {
-                if usize::from(key) >= keys {
-                    return Err(Error::corrupt(format!("a table has key {key}, which is that of nothing")));
-                }
-                slots.extend((0..frequency).map(|rank| slot(key, rank, frequency)));
+            if let Some(key) = table.keys().iter().find(|&&key| usize::from(key) >= keys) {
+                return Err(Error::corrupt(format!("a table has key {key}, which is that of nothing")));
             }
         }
         let begins = tables_of_contexts(thresholds).map(|table| u16::from(table) << FREQUENCY_BITS);
@@ -68,13 +86,18 @@ impl Ready {
             begins,
             #[cfg(target_arch = "x86_64")]
             wide_begins: begins.map(u32::from),
-            slots,
+            slots: OnceCell::new(),
+            codes: slots(&tables[..1]),
+            #[cfg(target_arch = "x86_64")]
+            search: (kind.width <= 16)
+                .then(|| search::Search::new(&tables[1..], &tables_of_contexts(thresholds)))
+                .flatten(),
         })
     }
 
-    /// Where the slots of codes begin.
-    fn codes(&self) -> usize {
-        self.slots.len() - TOTAL as usize
+    /// The slots of the tables for differences.
+    fn slots(&self) -> &[u32] {
+        self.slots.get_or_init(|| slots(&self.tables[1..]))
     }
 }
 
@@ -229,7 +252,10 @@ fn decode_coded(
     let elements = out.len() / kind.size();
     definition::codes(ready, &mut streams, runs(elements), codes)?;
     let run_bytes = RUN * kind.size();
-    for ((&code, base), out) in codes.iter().zip(base.chunks(run_bytes)).zip(out.chunks_mut(run_bytes)) {
+    let done = whole_runs(level, ready, &mut streams, delta.origin, codes, base, out);
+    streams.check()?;
+    let rest = base[done * run_bytes..].chunks(run_bytes).zip(out[done * run_bytes..].chunks_mut(run_bytes));
+    for (&code, (base, out)) in codes[done..].iter().zip(rest) {
         if code == 0 {
             out.copy_from_slice(base);
             continue;
@@ -261,6 +287,34 @@ fn decode_coded(
             .copy_from_slice(element);
     }
     Ok(())
+}
+
+/// Decodes all runs at once that are whole, if there is a way to; gives their number, or 0.
+#[cfg(target_arch = "x86_64")]
+fn whole_runs(
+    level: Level,
+    ready: &Ready,
+    streams: &mut Streams<'_>,
+    origin: i16,
+    codes: &[u8],
+    base: &[u8],
+    out: &mut [u8],
+) -> usize {
+    let (Level::Avx512 | Level::Avx512Vbmi2, 2 | 4, Some(search)) = (level, streams.count, &ready.search) else {
+        return 0;
+    };
+    let whole = out.len() / ready.kind.size() / RUN;
+    let bytes = whole * RUN * ready.kind.size();
+    let runs = (&codes[..whole], &base[..bytes], &mut out[..bytes]);
+    // SAFETY: a level is only given where the processor has what it stands for.
+    unsafe { halves::runs(ready.kind, search, streams, origin, runs, level == Level::Avx512Vbmi2) };
+    whole
+}
+
+/// Decodes all runs at once that are whole, if there is a way to; gives their number, or 0.
+#[cfg(not(target_arch = "x86_64"))]
+fn whole_runs(_: Level, _: &Ready, _: &mut Streams<'_>, _: i16, _: &[u8], _: &[u8], _: &mut [u8]) -> usize {
+    0
 }
 
 /// The elements of the base, made those of the segment.
