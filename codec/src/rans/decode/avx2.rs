@@ -141,7 +141,7 @@ impl Lanes {
 
 /// Where to look, a byte a lane, each below 64.
 #[derive(Clone, Copy)]
-struct Index {
+pub(crate) struct Index {
     at: __m256i,
     /// For each row of 16 bytes of a table where in it to look; the top bit is set where it is the wrong row.
     in_row: [__m256i; 4],
@@ -150,7 +150,7 @@ struct Index {
 impl Index {
     #[inline]
     #[target_feature(enable = "avx2,popcnt")]
-    fn new(at: __m256i) -> Index {
+    pub(crate) fn new(at: __m256i) -> Index {
         let in_row =
             |row: i8| _mm256_adds_epu8(_mm256_xor_si256(at, _mm256_set1_epi8(row << 4)), _mm256_set1_epi8(0x70));
         Index { at, in_row: [in_row(0), in_row(1), in_row(2), in_row(3)] }
@@ -158,7 +158,7 @@ impl Index {
 
     #[inline]
     #[target_feature(enable = "avx2,popcnt")]
-    fn look_up(self, table: &Bytes) -> __m256i {
+    pub(crate) fn look_up(self, table: &Bytes) -> __m256i {
         let rows = table.as_chunks::<16>().0;
         let row = |row: usize| {
             // SAFETY: a row is as long as a vector of 128 bits.

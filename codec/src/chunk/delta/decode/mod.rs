@@ -6,8 +6,6 @@ mod avx2;
 mod avx512;
 mod definition;
 #[cfg(target_arch = "x86_64")]
-mod halves;
-#[cfg(target_arch = "x86_64")]
 mod search;
 
 use std::cell::OnceCell;
@@ -44,7 +42,7 @@ struct Ready {
     /// For each context where its table begins among the slots.
     begins: [u16; CONTEXTS],
     #[cfg(target_arch = "x86_64")]
-    wide_begins: [u32; CONTEXTS],
+    tables_of_contexts: [u8; CONTEXTS],
     /// All slots of the tables for differences, made when they are first needed: they are up to 256 KiB.
     slots: OnceCell<Vec<u32>>,
     /// Those of the table of codes.
@@ -85,7 +83,7 @@ impl Ready {
             thresholds: thresholds.to_vec(),
             begins,
             #[cfg(target_arch = "x86_64")]
-            wide_begins: begins.map(u32::from),
+            tables_of_contexts: tables_of_contexts(thresholds),
             slots: OnceCell::new(),
             codes: slots(&tables[..1]),
             #[cfg(target_arch = "x86_64")]
@@ -194,14 +192,6 @@ struct Run<'a> {
     out: &'a mut [u8],
 }
 
-#[cfg(target_arch = "x86_64")]
-impl Run<'_> {
-    /// Whether it is not one that was filled up.
-    fn is_whole(&self, kind: Kind) -> bool {
-        self.out.len() == RUN * kind.size()
-    }
-}
-
 /// Decodes a chunk that is coded against its base, or is just as that (`coded` says which), into `out`.
 ///
 /// # Errors
@@ -262,17 +252,7 @@ fn decode_coded(
         }
         let place = i32::from(delta.origin) + i32::from(code);
         let run = Run { place, base, out };
-        match level {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a level is only given where the processor has what it stands for.
-            Level::Avx512 | Level::Avx512Vbmi2 if run.is_whole(kind) => unsafe {
-                avx512::run(kind, ready, &mut streams, run);
-            },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Level::Avx2 if run.is_whole(kind) => unsafe { avx2::run(kind, ready, &mut streams, run) },
-            _ => definition::run(kind, ready, &mut streams, run),
-        }
+        definition::run(kind, ready, &mut streams, run);
         streams.check()?;
     }
     streams.finish()?;
@@ -300,14 +280,20 @@ fn whole_runs(
     base: &[u8],
     out: &mut [u8],
 ) -> usize {
-    let (Level::Avx512 | Level::Avx512Vbmi2, 2 | 4, Some(search)) = (level, streams.count, &ready.search) else {
-        return 0;
-    };
     let whole = out.len() / ready.kind.size() / RUN;
     let bytes = whole * RUN * ready.kind.size();
     let runs = (&codes[..whole], &base[..bytes], &mut out[..bytes]);
-    // SAFETY: a level is only given where the processor has what it stands for.
-    unsafe { halves::runs(ready.kind, search, streams, origin, runs, level == Level::Avx512Vbmi2) };
+    match (level, streams.count, &ready.search) {
+        (Level::Avx512 | Level::Avx512Vbmi2, 2 | 4, Some(search)) => {
+            // SAFETY: a level is only given where the processor has what it stands for.
+            unsafe { avx512::runs(ready.kind, search, streams, origin, runs, level == Level::Avx512Vbmi2) };
+        }
+        // SAFETY: as above.
+        (Level::Avx2 | Level::Avx512 | Level::Avx512Vbmi2, 1 | 2 | 4, _) => unsafe {
+            avx2::runs(ready, streams, origin, runs);
+        },
+        _ => return 0,
+    }
     whole
 }
 
