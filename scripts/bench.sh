@@ -5,14 +5,15 @@
 # root for the mount's cold figures.
 #
 #   scripts/bench.sh                  all of it
-#   scripts/bench.sh --part PART...   only decode, encode, hash, commands, mount or sizes; what is known of the others stays
+#   scripts/bench.sh --part PART...   only decode, encode, delta, hash, commands, sizes, patches or mount; what is known of
+#                                     the others stays
 #   scripts/bench.sh --render         measures nothing, writes the page again
 #   scripts/bench.sh --quick          whether all that works, within a minute: little data, no peers and no mount, built as
 #                                     the tests are; prints the page and changes nothing
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-usage() { sed -n '2,12s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,13s/^# \{0,1\}//p' "$0"; }
 
 results=$DATA/benchmarks.json
 page=$ROOT/docs/benchmarks.md

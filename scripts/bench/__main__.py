@@ -11,6 +11,7 @@ from pathlib import Path
 
 import commands
 import page
+import patches
 import results
 import sizes
 import tools
@@ -18,7 +19,7 @@ from data_sets import DATA_SETS, LARGE, SMALL
 from run import Failed, touch_memory
 
 ROOT = results.ROOT
-PARTS = ["decode", "encode", "hash", "commands", "sizes", "mount"]  # speeds first, while the machine is cool
+PARTS = ["decode", "encode", "delta", "hash", "commands", "sizes", "patches", "mount"]  # speeds first, while the machine is cool
 
 
 def cargo_bench(name, quick):
@@ -44,13 +45,15 @@ def measure_mount():
 
 
 def measure(part, args):
-    if part in ("decode", "encode", "hash"):
+    if part in ("decode", "encode", "delta", "hash"):
         return cargo_bench(part, args.quick)
     if part == "mount":
         return measure_mount()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs:
         if part == "sizes":
             return sizes.measure(args.bigsmall, args.peers, args.data, SMALL if args.quick else DATA_SETS, Path(tmpfs))
+        if part == "patches":
+            return patches.measure(args.bigsmall, args.peers, args.data, Path(tmpfs), args.quick)
         touch_memory()
         data_set, runs = (SMALL[0], 1) if args.quick else (LARGE, commands.RUNS)
         return commands.measure(args.bigsmall, args.peers, args.data, data_set, Path(tmpfs), runs)

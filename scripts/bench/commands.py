@@ -44,12 +44,12 @@ def one_round(tool, source, packed, back, measured):
 def summary(measured):
     """The median and the best time, and the highest peak, in place of all costs."""
     for action in ("compress", "decompress", "verify"):
-        costs = measured[action]
-        seconds = [cost.seconds for cost in costs]
-        measured[action] = costs and {
-            "seconds": statistics.median(seconds),
-            "best": min(seconds),
-            "runs": len(costs),
-            "peak_bytes": max(cost.peak_bytes for cost in costs),
-        }
+        measured[action] = measured[action] and summary_of(measured[action])
     return measured
+
+
+def summary_of(costs):
+    """The same of the costs of one command."""
+    seconds = [cost.seconds for cost in costs]
+    peak = max(cost.peak_bytes for cost in costs)
+    return {"seconds": statistics.median(seconds), "best": min(seconds), "runs": len(costs), "peak_bytes": peak}

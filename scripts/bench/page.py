@@ -219,6 +219,48 @@ def plot_commands(part):
     return plots.dots(title, rows, series, scale, "seconds, each tick a factor of about 2")
 
 
+# Patches
+
+
+def differences(part):
+    lines = part["measured"]
+    names = distinct(lines, "implementation")
+    table = Table("one core, GB/s", "size %", *(f"decode, `{name}`" for name in names), *(f"encode, `{name}`" for name in names))
+    found = by(lines, "what", "implementation")
+    for what in distinct(lines, "what"):
+        cells = [found[what, name] for name in names]
+        speeds = [*(f"{cell['gb_s']:.2f}" for cell in cells), *(f"{cell['encode_gb_s']:.2f}" for cell in cells)]
+        table.add(what, f"{cells[-1]['percent']:.2f}", *speeds)
+    return f"{about(part)}\n{table}"
+
+
+def patches(part):
+    measured = part["measured"]
+    tools = list(dict.fromkeys(tool for line in measured["sizes"] for tool in line["stored"]))
+    table = Table("pair", "weights changed", *(f"`{tool.removeprefix('bigsmall ')}`" if "--" in tool else tool for tool in tools))
+    for line in measured["sizes"]:
+        values = [line["stored"].get(tool) for tool in tools]
+        cells = ["fails" if value is None else f"{percent(value, line['original']):.2f}" for value in values]
+        table.add(line["pair"], f"{100 * line['changed']:.0f} %", *cells)
+    total = measured["original"]
+    copy = next(line for line in measured["commands"] if line["command"] == "cp")
+    times = Table("command", "times as long as `cp`", "s", "GB/s", "peak MB")
+    for line in measured["commands"]:
+        seconds = line["seconds"]
+        cells = [f"{seconds / copy['seconds']:.2f}", f"{seconds:.3f}", f"{total / seconds / GB:.2f}"]
+        times.add(f"`{line['command']}`", *cells, f"{line['peak_bytes'] / 1e6:.0f}")
+    out = f"{about(part)}\nWhat each needs for a fine-tune besides its base, % of the original:\n\n{table}\n{times}"
+    if "mount" in measured:
+        whole = measured["mount"][0]["stored"]
+        loads = Table("", "on disk", "s to load all", "peak MB of the mount", "chunks decoded")
+        for line in measured["mount"]:
+            cells = [f"{line['stored'] / 1e6:.0f} MB ({percent(line['stored'], whole):.1f} %)", f"{line['seconds']:.2f}"]
+            cells += [f"{line['peak_bytes'] / 1e6:.0f}", f"{line['chunks']:,}"] if "chunks" in line else ["", ""]
+            loads.add(line["way"], *cells)
+        out += f"\n{loads}"
+    return out
+
+
 def mount(part):
     return f"{about(part)}\n{part['measured'].strip()}\n"
 
@@ -268,8 +310,10 @@ BLOCKS = {
     "sizes": sizes,
     "decode": decoding,
     "encode": encoding,
+    "delta": differences,
     "hash": hashing,
     "commands": commands,
+    "patches": patches,
     "mount": mount,
 }
 PICTURES = {"sizes": plot_sizes, "decode": plot_decoding, "commands": plot_commands}

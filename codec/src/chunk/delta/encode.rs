@@ -1,26 +1,33 @@
 //! Encoding a chunk against its base.
 
-use super::step::{Kind, Step, context, extra_bits};
-use super::{CONTEXTS, GROUPS, KEYS, LANES, MAX_STREAMS, RUN, runs, tables_of_contexts};
+use super::push::Pushed;
+use super::step::{Kind, Step, context};
+use super::{CONTEXTS, KEYS, RUN, push, runs, tables_of_contexts};
 use crate::rans::encode::Coding;
-use crate::rans::{FREQUENCY_BITS, STATE_MIN, Table, streams_for};
-use crate::simd::Level;
+use crate::rans::{FREQUENCY_BITS, Table, streams_for};
+use crate::simd::{self, Level, at_level};
 use crate::wire::Put;
 
 /// Fractions of a bit that costs are counted in.
-pub(super) const COST_UNIT: f64 = 16.0;
+const COST_UNIT: f64 = 16.0;
 
-/// What an element costs whose key is in no table, in these fractions: its entry in the list.
-const OUTSIDER_COST: u32 = 48 * 16;
+/// What an element costs whose key is in no table, in these fractions: its entry in the list. Those of half a run fit in 16 bits.
+const OUTSIDER_COST: u16 = 48 * 16;
+
+/// Codes whose costs are added up at once.
+const WINDOW: usize = 8;
+
+/// What a key costs in each context, with as many as there are codes in a window before the first context and behind the last one.
+type Costs = [u16; CONTEXTS + 2 * WINDOW];
 
 /// A table ready to encode with.
 #[derive(Clone, Debug)]
-struct KeyCoder {
+pub(super) struct KeyCoder {
     /// By key; not possible if the table lacks it.
-    codings: [Coding; KEYS],
-    costs: [u32; KEYS],
+    pub(super) codings: [Coding; KEYS],
+    costs: [u16; KEYS],
     /// The most frequent key.
-    stand_in: u8,
+    pub(super) stand_in: u8,
 }
 
 impl KeyCoder {
@@ -31,7 +38,7 @@ impl KeyCoder {
         for (&key, &frequency) in table.keys().iter().zip(table.frequencies()) {
             coder.codings[usize::from(key)] = Coding::new(frequency, first);
             let bits = f64::from(FREQUENCY_BITS) - f64::from(frequency).log2();
-            coder.costs[usize::from(key)] = (bits * COST_UNIT).round() as u32;
+            coder.costs[usize::from(key)] = (bits * COST_UNIT).round() as u16;
             first += frequency;
         }
         coder
@@ -41,14 +48,16 @@ impl KeyCoder {
 /// What the chunks of a segment are encoded with.
 #[derive(Clone, Debug)]
 pub(crate) struct DeltaCoder {
-    kind: Kind,
+    pub(super) kind: Kind,
     origin: i16,
     /// The table for each context.
     tables_of_contexts: [u8; CONTEXTS],
-    codes: KeyCoder,
+    pub(super) codes: KeyCoder,
     differences: Vec<KeyCoder>,
-    /// What each key costs in each context.
-    costs: Vec<[u32; KEYS]>,
+    /// What each key costs.
+    costs: Box<[Costs; KEYS]>,
+    /// By table and key (`KEYS * table + key`): where its slots begin, in the lower 16 bits, and its frequency in the upper ones.
+    pub(super) packed: Vec<u32>,
 }
 
 impl DeltaCoder {
@@ -56,25 +65,44 @@ impl DeltaCoder {
     pub(super) fn new(kind: Kind, origin: i16, thresholds: &[u8], tables: &[Table]) -> DeltaCoder {
         let tables_of_contexts = tables_of_contexts(thresholds);
         let differences: Vec<KeyCoder> = tables[1..].iter().map(KeyCoder::new).collect();
-        let costs = tables_of_contexts.iter().map(|&table| differences[usize::from(table)].costs).collect();
-        DeltaCoder { kind, origin, tables_of_contexts, codes: KeyCoder::new(&tables[0]), differences, costs }
-    }
-
-    fn table(&self, code: u8, exponent: u8) -> usize {
-        usize::from(self.tables_of_contexts[context(i32::from(self.origin) + i32::from(code), exponent.into())])
-    }
-
-    /// What a run costs with this code, if there is such a code.
-    fn cost(&self, code: i32, keys: &[u8; RUN], exponents: &[u8; RUN]) -> Option<u32> {
-        let code = u8::try_from(code).ok().filter(|&code| code > 0 && usize::from(code) < KEYS)?;
-        if !self.codes.codings[usize::from(code)].is_possible() {
-            return None;
+        let mut costs = Box::new([[0; CONTEXTS + 2 * WINDOW]; KEYS]);
+        for at in 0..CONTEXTS + 2 * WINDOW {
+            let table = tables_of_contexts[at.saturating_sub(WINDOW).min(CONTEXTS - 1)];
+            let of_table = &differences[usize::from(table)].costs;
+            costs.iter_mut().zip(of_table).for_each(|(costs, cost)| costs[at] = *cost);
         }
-        let place = i32::from(self.origin) + i32::from(code);
-        let costs: &[[u32; KEYS]; CONTEXTS] = self.costs.as_slice().try_into().expect("one for each context");
-        let element =
-            |(&key, &exponent): (&u8, &u8)| costs[context(place, exponent.into()) % CONTEXTS][usize::from(key) % KEYS];
-        Some(self.codes.costs[usize::from(code)] + keys.iter().zip(exponents).map(element).sum::<u32>())
+        let packed = differences.iter().flat_map(|table| table.codings.map(Coding::packed)).collect();
+        DeltaCoder { kind, origin, tables_of_contexts, codes: KeyCoder::new(&tables[0]), differences, costs, packed }
+    }
+
+    /// The coding at this place among the packed ones.
+    #[inline(always)]
+    pub(super) fn coding(&self, place: u16) -> Coding {
+        self.differences[usize::from(place) / KEYS].codings[usize::from(place) % KEYS]
+    }
+
+    /// What a run costs with each of the codes from `first` on, without the codes themselves.
+    fn costs_from(&self, first: i32, keys: &[u8; RUN], exponents: &[u8; RUN]) -> [u32; WINDOW] {
+        let place = i32::from(self.origin) + first;
+        let mut costs = [0; WINDOW];
+        for half in [0..RUN / 2, RUN / 2..RUN] {
+            let mut sums = [0u16; WINDOW];
+            for (&key, &exponent) in keys[half.clone()].iter().zip(&exponents[half]) {
+                let context = (place - i32::from(exponent)).clamp(-(WINDOW as i32), CONTEXTS as i32);
+                let of_key = &self.costs[usize::from(key) % KEYS];
+                let at = (context + WINDOW as i32) as usize;
+                let window = of_key[at..].first_chunk::<WINDOW>().expect("there are as many behind the last context");
+                sums.iter_mut().zip(window).for_each(|(sum, cost)| *sum += cost);
+            }
+            costs.iter_mut().zip(sums).for_each(|(cost, sum)| *cost += u32::from(sum));
+        }
+        costs
+    }
+
+    /// What a code itself costs, if there is such a code and it is not that of runs which are as in the base.
+    fn cost_of_code(&self, code: i32) -> Option<u32> {
+        let code = usize::try_from(code).ok().filter(|&code| code > 0 && code < KEYS)?;
+        self.codes.codings[code].is_possible().then(|| self.codes.costs[code].into())
     }
 
     /// The code with which a run costs least, or close to it: `None` if there is none at all.
@@ -82,19 +110,25 @@ impl DeltaCoder {
         if self.codes.codings[0].is_possible() && keys.iter().all(|&key| key == 0) {
             return Some(0);
         }
-        let cost = |code: i32| self.cost(code, keys, exponents).map(|cost| (cost, code));
-        let first = (octave(keys, exponents) - i32::from(self.origin)).clamp(1, KEYS as i32 - 1);
-        // Costs have one minimum, or nearly so. Where it begins there may be no code.
-        let nearest = (0..KEYS as i32).find_map(|away| cost(first - away).or_else(|| cost(first + away)));
-        let mut best = nearest?;
-        for direction in [-1, 1] {
-            let mut code = best.1 + direction;
-            while let Some(next) = cost(code).filter(|next| next.0 < best.0) {
-                best = next;
-                code += direction;
+        // Costs have one minimum, or nearly so. Where it should be there may be no code.
+        let expected = (octave(keys, exponents) - i32::from(self.origin)).clamp(1, KEYS as i32 - 1);
+        let is_code = |code: &i32| self.cost_of_code(*code).is_some();
+        let mut middle =
+            (0..KEYS as i32).find_map(|away| [expected - away, expected + away].into_iter().find(is_code))?;
+        let mut best = (u32::MAX, middle);
+        loop {
+            let first = middle - WINDOW as i32 / 2;
+            for (code, cost) in (first..).zip(self.costs_from(first, keys, exponents)) {
+                let cost = self.cost_of_code(code).map_or(u32::MAX, |own| own + cost);
+                best = best.min((cost, code));
             }
+            // Unless it is at the end of those that were looked at, beyond which there may be a better one.
+            let is_inside = best.1 > first && best.1 < first + WINDOW as i32 - 1;
+            if is_inside || best.1 == middle {
+                return Some(best.1 as u8);
+            }
+            middle = best.1;
         }
-        Some(best.1 as u8)
     }
 }
 
@@ -103,14 +137,26 @@ impl DeltaCoder {
 pub(super) fn octave(keys: &[u8; RUN], exponents: &[u8; RUN]) -> i32 {
     /// The exponent of 1 in a number of 64 bits, less that of the largest element here.
     const ONE: u64 = 1023 - 256;
-    let sum: f64 = keys
-        .iter()
-        .zip(exponents)
-        .map(|(&key, &exponent)| {
-            let size = f64::from(Step { key: key & !1, extra: 0 }.difference() as u32);
-            size * f64::from_bits((u64::from(exponent) + ONE) << 52)
-        })
-        .sum();
+    /// The least size of a difference with each key.
+    static SIZES: [f64; KEYS] = {
+        let mut sizes = [0.0; KEYS];
+        let mut key = 0;
+        while key < KEYS {
+            let bucket = key as u64 / 2;
+            sizes[key] = if bucket < 2 { bucket as f64 } else { ((2 | bucket & 1) << (bucket / 2 - 1)) as f64 };
+            key += 1;
+        }
+        sizes
+    };
+    // Several sums, none of which waits for the others.
+    let mut sums = [0.0; 4];
+    for (keys, exponents) in keys.as_chunks::<4>().0.iter().zip(exponents.as_chunks::<4>().0) {
+        for lane in 0..4 {
+            let unit = f64::from_bits((u64::from(exponents[lane]) + ONE) << 52);
+            sums[lane] += SIZES[usize::from(keys[lane]) % KEYS] * unit;
+        }
+    }
+    let sum: f64 = sums.iter().sum();
     (sum.to_bits() >> 52) as i32 - ONE as i32 - RUN.ilog2() as i32 + 14
 }
 
@@ -125,7 +171,14 @@ pub(super) struct Measured {
 
 impl Measured {
     /// Measures elements against those of the base, which are of the same kind and as many.
-    pub(super) fn measure(&mut self, kind: Kind, bytes: &[u8], base: &[u8]) {
+    pub(super) fn measure(&mut self, kind: Kind, bytes: &[u8], base: &[u8], level: Level) {
+        let measured = self;
+        at_level!(level, measure(measured: &mut Measured, kind: Kind, bytes: &[u8], base: &[u8]));
+    }
+
+    /// The same for any level.
+    #[inline(always)]
+    fn measure_all(&mut self, kind: Kind, bytes: &[u8], base: &[u8]) {
         let padded = runs(bytes.len() / kind.size()) * RUN;
         // Of these every element is written.
         self.keys.resize(padded, 0);
@@ -153,15 +206,23 @@ impl Measured {
     }
 }
 
+/// [`Measured::measure`] for any level.
+#[inline(always)]
+fn measure(measured: &mut Measured, kind: Kind, bytes: &[u8], base: &[u8]) {
+    measured.measure_all(kind, bytes, base);
+}
+
 /// Memory that is used again from chunk to chunk.
 #[derive(Debug)]
 pub(crate) struct Buffers {
     level: Level,
     measured: Measured,
     codes: Vec<u8>,
+    /// Where each element's coding is among the packed ones.
+    places: Vec<u16>,
     outsiders: Vec<u8>,
-    /// Of each stream, the last one first.
-    words: [Vec<u16>; MAX_STREAMS],
+    /// Of each stream, at the end of its part.
+    words: Vec<u16>,
 }
 
 impl Buffers {
@@ -171,8 +232,9 @@ impl Buffers {
             level,
             measured: Measured::default(),
             codes: Vec::new(),
+            places: Vec::new(),
             outsiders: Vec::new(),
-            words: Default::default(),
+            words: Vec::new(),
         }
     }
 }
@@ -198,52 +260,76 @@ pub(crate) fn encode_in(
     buffers: &mut Buffers,
     stored: &mut Vec<u8>,
 ) -> bool {
-    let Buffers { measured, codes, outsiders, words, .. } = buffers;
+    let Buffers { level, measured, codes, places, outsiders, words } = buffers;
     let kind = coder.kind;
-    measured.measure(kind, bytes, base);
+    measured.measure(kind, bytes, base, *level);
     codes.clear();
     for (keys, exponents) in measured.runs() {
         let Some(code) = coder.best_code(keys, exponents) else { return false };
         codes.push(code);
     }
     outsiders.clear();
-    if !list_outsiders(coder, bytes, measured, codes, outsiders) {
+    if !place_all(coder, bytes, measured, codes, places, outsiders) {
         return false;
     }
     let count = outsiders.len() / (super::OUTSIDER_GAP_BYTES + kind.size());
-    let states = push_all(coder, measured, codes, streams, words);
+    let mut pushed = Pushed::new(streams, measured.keys.len(), kind, words);
+    push::push_all(coder, measured, codes, places, &mut pushed, *level);
     stored.push(streams as u8);
     stored.put_u16(count as u16);
-    words[..streams].iter().for_each(|words| stored.put_u32(words.len() as u32));
-    states[..streams].as_flattened().iter().for_each(|&state| stored.put_u32(state));
-    for words in &words[..streams] {
-        words.iter().rev().for_each(|&word| stored.put_u16(word));
+    (0..streams).for_each(|stream| stored.put_u32(pushed.words_of(stream).len() as u32));
+    pushed.states[..streams].as_flattened().iter().for_each(|&state| stored.put_u32(state));
+    for stream in 0..streams {
+        let words = pushed.words_of(stream);
+        let begin = stored.len();
+        stored.resize(begin + size_of_val(words), 0);
+        for (bytes, word) in stored[begin..].as_chunks_mut().0.iter_mut().zip(words) {
+            *bytes = word.to_le_bytes();
+        }
     }
     stored.extend_from_slice(outsiders);
     true
 }
 
+impl Default for Buffers {
+    fn default() -> Self {
+        Buffers::new(simd::level())
+    }
+}
+
 /// The largest gap in the list of outsiders.
 const LONGEST_GAP: usize = u16::MAX as usize;
 
-/// Lists the elements whose key their table lacks, and puts the stand-in in the place of that. Returns `false` if there are too many.
-fn list_outsiders(
+/// Says where the coding of each element is, in runs of which something changed. Lists the elements whose key their table lacks, and puts
+/// the stand-in in the place of that. Returns `false` if there are too many.
+fn place_all(
     coder: &DeltaCoder,
     bytes: &[u8],
     measured: &mut Measured,
     codes: &[u8],
+    places: &mut Vec<u16>,
     outsiders: &mut Vec<u8>,
 ) -> bool {
     let size = coder.kind.size();
     let (mut count, mut position) = (0, 0);
+    // Those of runs without changes are never looked at.
+    places.resize(measured.keys.len(), 0);
     for (run, &code) in codes.iter().enumerate().filter(|(_, code)| **code > 0) {
-        for at in run * RUN..(run + 1) * RUN {
-            let table = &coder.differences[coder.table(code, measured.exponents[at])];
-            if table.codings[usize::from(measured.keys[at])].is_possible() {
+        let place = i32::from(coder.origin) + i32::from(code);
+        let begin = run * RUN;
+        let (keys, exponents) = (&mut measured.keys[begin..begin + RUN], &measured.exponents[begin..begin + RUN]);
+        for (lane, place_of) in places[begin..begin + RUN].iter_mut().enumerate() {
+            let table = coder.tables_of_contexts[context(place, exponents[lane].into())];
+            let first = usize::from(table) * KEYS;
+            *place_of = (first + usize::from(keys[lane])) as u16;
+            if coder.packed[usize::from(*place_of)] >> 16 > 0 {
                 continue;
             }
-            (measured.keys[at], measured.extras[at]) = (table.stand_in, 0);
+            let stand_in = coder.differences[usize::from(table)].stand_in;
+            *place_of = (first + usize::from(stand_in)) as u16;
+            (keys[lane], measured.extras[begin + lane]) = (stand_in, 0);
             // What the last run was filled up with comes to nothing.
+            let at = begin + lane;
             let Some(element) = bytes.get(at * size..(at + 1) * size) else { continue };
             while at - position > LONGEST_GAP {
                 // An element on the way, which is what it is in any case.
@@ -259,76 +345,4 @@ fn list_outsiders(
         }
     }
     count <= usize::from(u16::MAX)
-}
-
-/// The lanes of each stream.
-type States = [[u32; LANES]; MAX_STREAMS];
-
-/// Adds a symbol to a state.
-#[inline(always)]
-fn push_symbol(state: &mut u32, coding: Coding, words: &mut Vec<u16>) {
-    if coding.emits(*state) {
-        words.push(*state as u16);
-        *state >>= 16;
-    }
-    let (high, slot) = coding.add(*state);
-    *state = high | slot;
-}
-
-/// Adds `count` bits, 1 to 16, to a state.
-#[inline(always)]
-fn push_bits(state: &mut u32, bits: u32, count: u32, words: &mut Vec<u16>) {
-    if *state >> (32 - count) > 0 {
-        words.push(*state as u16);
-        *state >>= 16;
-    }
-    *state = *state << count | bits;
-}
-
-/// Codes everything, the last first, and gives the states that decoding begins with.
-fn push_all(
-    coder: &DeltaCoder,
-    measured: &Measured,
-    codes: &[u8],
-    streams: usize,
-    words: &mut [Vec<u16>; MAX_STREAMS],
-) -> States {
-    let mut states = [[STATE_MIN; LANES]; MAX_STREAMS];
-    words.iter_mut().for_each(Vec::clear);
-    let keys = measured.keys.as_chunks::<LANES>().0;
-    let extras = measured.extras.as_chunks::<LANES>().0;
-    let exponents = measured.exponents.as_chunks::<LANES>().0;
-    for (run, &code) in codes.iter().enumerate().rev().filter(|(_, code)| **code > 0) {
-        for group in (0..GROUPS).rev() {
-            let (states, words) = (&mut states[group % streams], &mut words[group % streams]);
-            let at = run * GROUPS + group;
-            let (keys, extras, exponents) = (&keys[at], &extras[at], &exponents[at]);
-            if coder.kind.width == 32 {
-                for lane in (0..LANES).rev() {
-                    let bits = extra_bits(keys[lane]);
-                    if bits > 16 {
-                        push_bits(&mut states[lane], extras[lane] >> 16, bits - 16, words);
-                    }
-                }
-            }
-            for lane in (0..LANES).rev() {
-                let bits = extra_bits(keys[lane]).min(16);
-                if bits > 0 {
-                    push_bits(&mut states[lane], extras[lane] & ((1 << bits) - 1), bits, words);
-                }
-            }
-            for lane in (0..LANES).rev() {
-                let table = &coder.differences[coder.table(code, exponents[lane])];
-                push_symbol(&mut states[lane], table.codings[usize::from(keys[lane]) % KEYS], words);
-            }
-        }
-    }
-    for (group, codes) in codes.chunks(LANES).enumerate().rev() {
-        let (states, words) = (&mut states[group % streams], &mut words[group % streams]);
-        for lane in (0..LANES).rev() {
-            let code = codes.get(lane).copied().unwrap_or(coder.codes.stand_in);
-            push_symbol(&mut states[lane], coder.codes.codings[usize::from(code) % KEYS], words);
-        }
-    }
-    states
 }

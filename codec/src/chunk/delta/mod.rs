@@ -19,6 +19,7 @@ pub(crate) mod convert;
 pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod plan;
+mod push;
 mod step;
 #[cfg(test)]
 mod tests;

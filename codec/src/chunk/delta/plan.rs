@@ -5,6 +5,7 @@ use super::step::{Kind, context, extra_bits};
 use super::{CONTEXTS, KEYS, MAX_TABLES, RUN};
 use crate::container::Mode;
 use crate::rans::Table;
+use crate::simd;
 
 /// Elements that are looked at.
 const PLANNED: usize = 256 << 10;
@@ -101,7 +102,7 @@ fn sample(kind: Kind, bytes: &[u8], base: &[u8], most: usize) -> Measured {
     let mut measured = Measured::default();
     let runs = bytes.len() / (RUN * kind.size());
     if runs * RUN <= most {
-        measured.measure(kind, bytes, base);
+        measured.measure(kind, bytes, base, simd::level());
         return measured;
     }
     let pieces = most / RUN / PIECE;
@@ -112,7 +113,7 @@ fn sample(kind: Kind, bytes: &[u8], base: &[u8], most: usize) -> Measured {
         sampled.extend_from_slice(&bytes[begin..begin + piece]);
         sampled_base.extend_from_slice(&base[begin..begin + piece]);
     }
-    measured.measure(kind, &sampled, &sampled_base);
+    measured.measure(kind, &sampled, &sampled_base, simd::level());
     measured
 }
 

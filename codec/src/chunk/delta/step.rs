@@ -117,15 +117,17 @@ pub(crate) fn extra_bits(key: u8) -> u32 {
 }
 
 impl Step {
+    #[inline(always)]
     pub(crate) fn of(difference: i32) -> Step {
         let size = difference.unsigned_abs();
         let negative = u8::from(difference < 0);
-        if size < 2 {
-            return Step { key: (size as u8) << 1 | negative, extra: 0 };
-        }
-        let octave = size.ilog2();
-        let bucket = (2 * octave) | (size >> (octave - 1) & 1);
-        Step { key: (bucket as u8) << 1 | negative, extra: size & ((1 << (octave - 1)) - 1) }
+        // The logarithm is the exponent of the size as a float, which vectors have an instruction for; 0 is as 1. The bits that are taken
+        // away are those that rounding could carry from one octave to the next. (Of 2^31 it is that of the number below 0.)
+        let float = ((size & !(size >> 1)) as i32 as f32).to_bits();
+        let octave = (float >> 23 & 0xff).max(127) - 127;
+        let below = octave.max(1) - 1;
+        let bucket = (2 * octave) | (size >> below & 1);
+        Step { key: (bucket as u8) << 1 | negative, extra: size & ((1 << below) - 1) }
     }
 
     /// The difference that is coded as this, modulo 2^32.

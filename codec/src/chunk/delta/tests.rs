@@ -59,11 +59,27 @@ impl Segment {
         Some(Segment { element, plan, delta })
     }
 
+    /// What every level makes of a chunk: the same.
     fn encode(&self, bytes: &[u8], base: &[u8]) -> Option<Vec<u8>> {
-        let mut stored = Vec::new();
-        stored.put_u64(checksum(base));
-        encode::encode(&self.plan.coder, bytes, base, &mut encode::Buffers::new(Level::Scalar), &mut stored)
-            .then_some(stored)
+        let at_level = |level| {
+            let mut stored = Vec::new();
+            stored.put_u64(checksum(base));
+            let mut buffers = encode::Buffers::new(level);
+            // With memory that another chunk was coded in.
+            encode::encode(
+                &self.plan.coder,
+                &bytes[..bytes.len() / 16 * 8],
+                &base[..base.len() / 16 * 8],
+                &mut buffers,
+                &mut Vec::new(),
+            );
+            encode::encode(&self.plan.coder, bytes, base, &mut buffers, &mut stored).then_some(stored)
+        };
+        let defined = at_level(Level::Scalar);
+        for level in Level::available() {
+            assert!(at_level(level) == defined, "{level:?} differs from the definition");
+        }
+        defined
     }
 
     fn decode(&self, stored: &[u8], base: &[u8], level: Level, scratch: &mut Scratch) -> Result<Vec<u8>> {

@@ -32,6 +32,11 @@ impl Coding {
         Coding { reciprocal, frequency: u32::from(frequency), first: u32::from(first) }
     }
 
+    /// Where its slots begin, in the lower 16 bits, and its frequency in the upper ones.
+    pub(crate) fn packed(self) -> u32 {
+        self.first | self.frequency << 16
+    }
+
     /// Whether the symbol is in the table.
     #[inline(always)]
     pub(crate) fn is_possible(self) -> bool {

@@ -155,11 +155,11 @@ mod tests {
         #[test]
         fn every_slot_is_found(all in prop::collection::vec(counts(), 1..=MAX_TABLES)) {
             let tables: Vec<Table> = all.iter().filter_map(|counts| Table::fit(counts)).collect();
-            let Some(search) = Search::new(&tables, &[0; CONTEXTS]) else {
-                // Most are small enough.
-                prop_assert!(tables.iter().map(|table| table.keys().len()).sum::<usize>() > MAX_QUADS);
-                return Ok(());
-            };
+            let quads: Vec<usize> = tables.iter().map(|table| quads_of(table).len()).collect();
+            let search = Search::new(&tables, &[0; CONTEXTS]);
+            let is_small = quads.iter().sum::<usize>() <= MAX_QUADS && quads.iter().all(|&quads| quads <= WAYS * WAYS);
+            prop_assert_eq!(search.is_some(), is_small);
+            let Some(search) = search else { return Ok(()) };
             for (number, table) in tables.iter().enumerate() {
                 let mut begin = 0;
                 for (&key, &frequency) in table.keys().iter().zip(table.frequencies()) {
