@@ -5,16 +5,14 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import commands
 import tools
 from run import Failed, note, run, same
 
-# Fine-tunes of one base, and how far noise moves weights: two of five change, most by a unit in the last place.
+# Fine-tunes of one base.
 TUNES = 10
-NOISE = 1e-4
 # How often each command and each way to load is measured, in turn with the others; the best counts.
 RUNS = 3
 # Pairs that scripts/make_finetune.py trains, within two minutes.
@@ -29,7 +27,7 @@ def measure(binary, peers, data, tmpfs, quick):
         scratch = Path(scratch)
         plain = scratch / "plain"
         plain.mkdir()
-        noised(base, plain, 2 if quick else TUNES)
+        tunes("noise", base, plain, 2 if quick else TUNES)
         pairs["noise"] = plain / "tune0.safetensors"
         measured = {
             "original": base.stat().st_size,
@@ -52,30 +50,10 @@ def trained(data):
     return {kind: out / kind / "model.safetensors" for kind in TRAINED}
 
 
-def noised(base, folder, count):
-    """Writes models whose weights are those of the base with normal noise, rounded to BF16 again."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    tensors = load_file(base)
-    for number in range(count):
-        generator = torch.Generator().manual_seed(number)
-
-        def moved(tensor):
-            if tensor.dtype != torch.bfloat16:
-                return tensor
-            return (tensor.float() + NOISE * torch.randn(tensor.shape, generator=generator)).bfloat16()
-
-        save_file({name: moved(tensor) for name, tensor in tensors.items()}, folder / f"tune{number}.safetensors")
-
-
-def changed(base, tuned):
-    """The part of the weights that are others."""
-    from safetensors.torch import load_file
-
-    before, after = load_file(base), load_file(tuned)
-    pairs = [(before[name], after[name]) for name in before]
-    return sum((a != b).sum().item() for a, b in pairs) / sum(a.numel() for a, _ in pairs)
+def tunes(*words):
+    """What tunes.py says; it has torch, whose memory would otherwise count in that of the commands which are measured."""
+    script = Path(__file__).with_name("tunes.py")
+    return subprocess.run([sys.executable, script, *map(str, words)], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 # Sizes
@@ -92,7 +70,7 @@ def sizes(binary, peers, base, name, tuned, scratch):
     if peers:
         stored["lmz 1.3.0"] = grown(peers, base, tuned, scratch)
         stored["z4ai 0.2.0"] = by_script(peers, "z4ai_delta.py", base, tuned)
-    return {"pair": name, "changed": changed(base, tuned), "original": tuned.stat().st_size, "stored": stored}
+    return {"pair": name, "changed": float(tunes("changed", base, tuned)), "original": tuned.stat().st_size, "stored": stored}
 
 
 def ours(binary, base, tuned, scratch, mode):
@@ -182,16 +160,8 @@ def drop_caches():
 
 
 def load_all(folder):
-    """Loads each tune as a program would, and touches every page of it."""
-    import torch
-    from safetensors import safe_open
-
-    start = time.monotonic()
-    for number in range(TUNES):
-        with safe_open(folder / f"tune{number}.safetensors", framework="pt") as file:
-            for name in file.keys():
-                file.get_tensor(name).view(-1).view(torch.uint8)[:: os.sysconf("SC_PAGESIZE")].sum()
-    return time.monotonic() - start
+    """Loads each tune as a program would, and touches every page of it: seconds."""
+    return float(tunes("load", folder, TUNES))
 
 
 def load_mounted(binary, source, options):
