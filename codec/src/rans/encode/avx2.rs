@@ -87,7 +87,7 @@ fn step(
 /// Puts the words of the lanes in `emits` in front of `begin`, and returns where they then begin.
 #[inline]
 #[target_feature(enable = "avx2,popcnt")]
-fn emit(low_words: __m256i, emits: u8, words: &mut [u16], begin: usize) -> usize {
+pub(crate) fn emit(low_words: __m256i, emits: u8, words: &mut [u16], begin: usize) -> usize {
     let packed = _mm_packus_epi32(_mm256_castsi256_si128(low_words), _mm256_extracti128_si256::<1>(low_words));
     // SAFETY: an entry of the table is as long as a vector of 128 bits.
     let order = unsafe { _mm_loadu_si128(TO_THE_END[usize::from(emits)].as_ptr().cast()) };

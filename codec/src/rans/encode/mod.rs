@@ -1,7 +1,7 @@
 //! The rANS encoder: [`scalar`] is the definition, the others do the same in vectors.
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]

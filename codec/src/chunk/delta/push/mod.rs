@@ -1,6 +1,8 @@
 //! The entropy coder of differences: codes, keys and bits become states and words. The definition, and the same in vectors.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 
 use super::encode::{DeltaCoder, Measured};
@@ -85,6 +87,9 @@ pub(super) fn push_all(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a level is only given where the processor has what it stands for.
         Level::Avx512 | Level::Avx512Vbmi2 => unsafe { avx512::push_runs(coder, measured, codes, places, pushed) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx2 => unsafe { avx2::push_runs(coder, measured, codes, places, pushed) },
         _ => push_runs(coder, measured, codes, places, pushed),
     }
     for (group, codes) in codes.chunks(LANES).enumerate().rev() {
