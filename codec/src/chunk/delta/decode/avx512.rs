@@ -30,7 +30,7 @@ unsafe fn register<const COUNT: usize>(numbers: &Numbers<COUNT>, number: usize) 
 fn hidden(search: &Search) -> &Search {
     let mut address: *const Search = search;
     // SAFETY: this does nothing.
-    unsafe { std::arch::asm!("/* {0} */", inout(reg) address, options(nomem, nostack, preserves_flags)) };
+    unsafe { std::arch::asm!("/* {0} */", inout(reg) address, options(readonly, nostack, preserves_flags)) };
     // SAFETY: it is what it was.
     unsafe { &*address }
 }
