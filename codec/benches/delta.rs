@@ -16,7 +16,7 @@ mod support;
 use std::path::PathBuf;
 
 use bigsmall_codec::Memory;
-use bigsmall_codec::bench::{Differences, implementations, moved};
+use bigsmall_codec::bench::{Differences, moved};
 use serde_json::json;
 use support::{Settings, copy_pieces, read, speed};
 
@@ -58,7 +58,7 @@ fn measure(settings: &mut Settings, what: &str, base: &Memory, tuned: &Memory) {
     let mut out = vec![1; bytes];
     let memcpy = settings.best_of(&mut [Box::new(|| copy_pieces(&tuned, &mut out, 256 << 10))])[0];
     println!("{what:<19}{:<12}{:>7}{:>9.2}{:>7.2}", "memcpy", "", 1.0, speed(bytes, memcpy));
-    for name in implementations() {
+    for name in settings.implementations() {
         let stored = pair.encode(name);
         let encoding = settings.best_of(&mut [Box::new(|| _ = pair.encode(name))])[0];
         let decode = |out: &mut [u8]| pair.decode(name, out).expect("sound chunks decode");
