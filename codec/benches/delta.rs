@@ -2,7 +2,7 @@
 //! Bytes are those of the model.
 //!
 //! ```text
-//! [BIGSMALL_PAIR=BASE,TUNED] cargo bench -p bigsmall-codec --bench delta -- [--quick] [--json FILE] [FILTER...]
+//! [BIGSMALL_PAIR=BASE,TUNED] cargo bench -p bigsmall-codec --bench delta -- [--quick] [--implementation NAME] [--json FILE] [FILTER...]
 //! ```
 //!
 //! `BIGSMALL_PAIR` names two safetensors files, such as `scripts/make_finetune.py` makes. Without it the bases are files that
