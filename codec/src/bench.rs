@@ -315,3 +315,11 @@ pub fn md5_lanes(implementation: &str, messages: [&[u8]; LANES]) -> [u32; LANES]
     states.update(messages, level(implementation));
     std::array::from_fn(|lane| states.lane(lane)[0])
 }
+
+/// The weights that the Python package gives symbols which occur so often.
+///
+/// # Errors
+/// When there are none for such counts.
+pub fn upstream_weights(counts: &[u32]) -> Result<Vec<u32>> {
+    crate::upstream::weights(counts)
+}

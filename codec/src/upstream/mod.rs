@@ -16,6 +16,8 @@ mod hub;
 mod parity;
 mod rebuilt;
 
+pub(crate) use coders::quantise::weights;
+
 pub use cache::{DEFAULT_CAPACITY, TensorCache};
 pub use file::{UpstreamFile, UpstreamTensor};
 pub use hub::{HUB_INDEX, HUB_INDEX_BINARY, HubIndex, LOADER_INDEX};

@@ -22,7 +22,7 @@ const MOST_MOVES: usize = 1 << 16;
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when no weights can be given.
-pub(super) fn weights(counts: &[u32]) -> Result<Vec<u32>> {
+pub(crate) fn weights(counts: &[u32]) -> Result<Vec<u32>> {
     let mut probabilities: Vec<f64> = counts.iter().map(|&count| f64::from(count) + EPSILON).collect();
     let sum = pairwise_sum(&probabilities);
     probabilities.iter_mut().for_each(|p| *p /= sum);
