@@ -54,11 +54,11 @@ impl Chosen {
     }
 }
 
-/// The number of the GPU that is to decode ahead in a mount, another process having tried it: a mount opens it itself.
+/// The number of the GPU that was chosen, if one was and there is one, for those who open it themselves; another process has tried it.
 ///
 /// # Errors
 /// When a GPU is asked for by name and cannot be used.
-pub fn to_decode_ahead(device: DeviceChoice) -> Result<Option<usize>, Failure> {
+pub fn number_of(device: DeviceChoice) -> Result<Option<usize>, Failure> {
     match device {
         DeviceChoice::Processor => Ok(None),
         #[cfg(feature = "cuda")]

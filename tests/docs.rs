@@ -17,13 +17,14 @@ use local::{LocalHub, TOKEN};
 use support::*;
 
 /// Commands that are not run, by the page and what they begin with, and why.
-const NOT_RUN: [(&str, &str, &str); 8] = [
+const NOT_RUN: [(&str, &str, &str); 9] = [
     ("README.md", "scripts/demo.sh", "takes minutes; .ci/run runs it"),
     ("README.md", "scripts/test.sh", "would run this test"),
     ("docs/gguf.md", "llama-cli", "needs llama.cpp; tests/loaders.rs loads with its library"),
     ("docs/gpu.md", "cargo install", "builds the program once more; scripts/gpu.sh builds and tests the feature"),
     ("docs/gpu.md", "bigsmall decompress", "needs a GPU and the feature cuda; scripts/gpu.sh does it with an emulator"),
     ("docs/gpu.md", "bigsmall verify", "the same"),
+    ("docs/gpu.md", "bigsmall benchmark", "the same"),
     ("docs/mount.md", "systemctl", "needs systemd"),
     ("docs/mount.md", "docker run", "needs docker"),
 ];

@@ -127,7 +127,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         recognise: if args.hf_cache { Recognise::ByContent } else { Recognise::ByName },
         bases: args.bases.clone(),
         auto_unmount: args.auto_unmount,
-        gpu: gpu::to_decode_ahead(args.device)?,
+        gpu: gpu::number_of(args.device)?,
     };
     let prepared = options.prepare()?;
     if args.foreground {

@@ -55,6 +55,20 @@ fn a_gpu_decodes_patches_over_their_bases() {
 }
 
 #[test]
+fn a_gpu_is_measured_where_it_is_asked_for() {
+    let scratch = Scratch::new();
+    std::fs::copy(REAL_WEIGHTS, scratch.path("model.safetensors")).unwrap();
+    let json = |line: &str| serde_json::from_str::<serde_json::Value>(&ok(&scratch, line)).unwrap();
+    let measured = json("benchmark --json --device cuda model.safetensors");
+    assert_eq!(measured["gpu"]["name"], "GPU 0");
+    assert_eq!(measured["gpu"]["ratio"], measured["modes"][0]["ratio"]);
+    assert!(measured["gpu"]["decode"].as_f64().unwrap() > 0.0);
+    let refused = run(&scratch, &WORKING, "benchmark -q --device cuda:3 model.safetensors");
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.starts_with("bigsmall: --device cuda: there is no GPU 3"), "{}", refused.stderr);
+}
+
+#[test]
 fn the_doctor_tries_the_gpu() {
     let scratch = Scratch::new();
     let told = ok(&scratch, "doctor --gpu-verify");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bigsmall_codec::container::{self, Options};
 use bigsmall_codec::original::DEFAULT_CHUNK_SIZE;
 use bigsmall_codec::scan::{Extent, pattern, scan};
-use bigsmall_codec::{ChunkIndex, Container, Memory, Original, Stored};
+use bigsmall_codec::{ChunkIndex, Container, Device, Memory, Original, Stored};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -124,6 +124,26 @@ pub fn mode(name: &str, options: &Options, source: &Memory, out: &mut [u8]) -> R
     check(name, source.bytes(), out)?;
     let ratio = part(coded.bytes().len(), len);
     Ok((Speed { name: name.to_owned(), ratio, encode: Some(encode), decode }, coded))
+}
+
+/// Decoding a container by the GPU of that number, to memory of the host.
+pub fn gpu(number: usize, source: &Memory, container: &Memory) -> Result<Speed, Failure> {
+    let device = Device::gpu(number)?;
+    let stored = Stored::Container(Container::from_store(Box::new(container.clone()))?.into());
+    let name = format!("GPU {number}");
+    let len = source.bytes().len();
+    let ((), decode) = best(len, || {
+        let going_on = &mut |_, _: &[u8]| interrupt::caught().is_none();
+        Ok(device.decode_ahead(&stored, ChunkIndex(0), going_on)?)
+    })?;
+    // Once more, to be compared.
+    let mut out = Vec::with_capacity(len);
+    device.decode_ahead(&stored, ChunkIndex(0), &mut |_, bytes| {
+        out.extend_from_slice(bytes);
+        true
+    })?;
+    check(&name, source.bytes(), &out)?;
+    Ok(Speed { name, ratio: part(container.bytes().len(), len), encode: None, decode })
 }
 
 fn check(name: &str, source: &[u8], out: &[u8]) -> Result<(), Failure> {

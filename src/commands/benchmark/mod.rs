@@ -14,8 +14,9 @@ use serde::Serialize;
 
 use super::compress::{WEIGHTS, holds_weights, refuse_container};
 use crate::failure::Failure;
+use crate::gpu;
 use crate::interrupt;
-use crate::options::{Report, Threads};
+use crate::options::{DeviceChoice, Report, Threads, parse_device};
 use crate::tree::{self, Oddities, Tree};
 use crate::ui::chart;
 use crate::ui::progress::Steps;
@@ -54,6 +55,10 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "256M")]
     sample: u64,
 
+    /// Measure decoding by a GPU as well: cuda (an NVIDIA GPU; cuda:1 for the second one), or auto, a GPU if there is one; cpu is none
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
+    device: DeviceChoice,
+
     #[command(flatten)]
     threads: Threads,
 
@@ -75,6 +80,8 @@ struct Json {
     references: Vec<Speed>,
     /// `balanced`, `storage`, `inference`.
     modes: Vec<Speed>,
+    /// Decoding the first of these by a GPU, to memory of the host; null unless one is asked for and there is one.
+    gpu: Option<Speed>,
     /// On one thread, by kind of layer, in the default mode.
     layers: Vec<LayerSpeed>,
     verify: f64,
@@ -100,8 +107,9 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let path = source(args)?;
     refuse_container(&path)?;
     let file = PlainFile::open(&path)?;
+    let gpu = gpu::number_of(args.device)?;
     interrupt::watch()?;
-    let result = args.threads.run(|| measure_all(&path.display().to_string(), &file, args))?;
+    let result = args.threads.run(|| measure_all(&path.display().to_string(), &file, gpu, args))?;
     if args.report.json {
         ui::print_json(&result)?;
     } else if !args.report.quiet {
@@ -131,8 +139,8 @@ fn source(args: &Args) -> Result<PathBuf, Failure> {
 const MODES: [(&str, Mode); 3] =
     [("balanced", Mode::Balanced), ("storage", Mode::Storage), ("inference", Mode::Inference)];
 
-fn measure_all(name: &str, file: &PlainFile, args: &Args) -> Result<Json, Failure> {
-    let steps = Steps::new(8, args.report.quiet);
+fn measure_all(name: &str, file: &PlainFile, gpu: Option<usize>, args: &Args) -> Result<Json, Failure> {
+    let steps = Steps::new(8 + u64::from(gpu.is_some()), args.report.quiet);
     steps.begin("reading");
     let Portion { source, whole_len } = portion::of(file, name, args.sample)?;
     let mut out = vec![0; source.bytes().len()];
@@ -152,6 +160,11 @@ fn measure_all(name: &str, file: &PlainFile, args: &Args) -> Result<Json, Failur
         containers.push(container);
     }
     drop(out);
+    let gpu = gpu.map(|number| {
+        steps.begin("GPU");
+        measure::gpu(number, &source, &containers[0])
+    });
+    let gpu = gpu.transpose()?;
     steps.begin("layers");
     let layers = measure::layers(&source, &containers[0])?;
     let scratch = Scratch::new()?;
@@ -175,6 +188,7 @@ fn measure_all(name: &str, file: &PlainFile, args: &Args) -> Result<Json, Failur
         implementation: bigsmall_codec::implementation(),
         references,
         modes,
+        gpu,
         layers,
         verify,
         mount,
@@ -197,7 +211,7 @@ fn describe(result: &Json) -> String {
     };
     let threads = ui::count(result.threads as u64, "thread");
     let mut text = format!("{}: {of}, {threads}, {}\n\n", result.file, result.implementation);
-    let all = || result.references.iter().chain(&result.modes);
+    let all = || result.references.iter().chain(&result.modes).chain(&result.gpu);
     let mut table = Table::new(&["", "ratio", "encode", "decode", "of memcpy"]);
     let memcpy = result.references[0].decode;
     for row in all() {
