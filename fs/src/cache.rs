@@ -83,8 +83,10 @@ struct State {
     /// Bytes of all chunks together.
     bytes: u64,
     flights: HashMap<Key, Arc<Flight>>,
-    /// Buffers of chunks that were dropped.
+    /// Buffers for the next chunks: those of chunks that were dropped, or made by [`ChunkCache::make_ready`].
     spare: Vec<Vec<u8>>,
+    /// The length of the last chunk that needed a buffer, in bytes.
+    last_len: usize,
 }
 
 /// What becomes of a chunk that is offered.
@@ -136,7 +138,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl ChunkCache {
     /// A cache that keeps at most `capacity` bytes of chunks.
     pub fn new(capacity: u64) -> ChunkCache {
-        let state = State { chunks: LruCache::unbounded(), bytes: 0, flights: HashMap::new(), spare: Vec::new() };
+        let state =
+            State { chunks: LruCache::unbounded(), bytes: 0, flights: HashMap::new(), spare: Vec::new(), last_len: 0 };
         ChunkCache { capacity, state: Mutex::new(state), counters: Counters::default() }
     }
 
@@ -161,6 +164,20 @@ impl ChunkCache {
             self.read_chunk(store, chunk, (from - have.start) as usize..(to - have.start) as usize, part)?;
         }
         Ok(())
+    }
+
+    /// Sees to it that a buffer is at hand for the next chunk. To be called when nobody waits: where chunks are kept each needs a new
+    /// buffer, and memory that comes from the system, page by page, takes a fifth of the time that a read of some bytes takes.
+    pub fn make_ready(&self) {
+        let len = {
+            let state = lock(&self.state);
+            if !state.spare.is_empty() { 0 } else { state.last_len }
+        };
+        let mut buffer = Vec::new();
+        // Without memory the next read will say so, if it still is so then.
+        if len > 0 && make_room(&mut buffer, len).is_ok() {
+            recycle(&mut lock(&self.state), buffer);
+        }
     }
 
     /// What has been done so far.
@@ -244,6 +261,7 @@ impl ChunkCache {
             let flight = Arc::new(Flight::default());
             state.flights.insert(key, Arc::clone(&flight));
             let buffer = state.spare.pop().unwrap_or_default();
+            state.last_len = len;
             drop(state);
             self.fly(store, chunk, &flight, buffer, len, store.handed_out(&wanted))?
         };
@@ -295,7 +313,7 @@ impl ChunkCache {
         while state.bytes > self.capacity {
             let Some((_, evicted)) = state.chunks.pop_lru() else { break };
             state.bytes -= evicted.bytes.len() as u64;
-            recycle(state, evicted.bytes);
+            recycle_chunk(state, evicted.bytes);
         }
     }
 
@@ -308,16 +326,20 @@ impl ChunkCache {
     /// Takes back what was handed out, in case that it was the last use of a chunk that is not kept any more.
     fn give_back(&self, bytes: Arc<Vec<u8>>) {
         if Arc::strong_count(&bytes) == 1 {
-            recycle(&mut lock(&self.state), bytes);
+            recycle_chunk(&mut lock(&self.state), bytes);
         }
     }
 }
 
 /// Keeps the buffer of a chunk that nobody uses for the next one.
-fn recycle(state: &mut State, bytes: Arc<Vec<u8>>) {
-    if state.spare.len() < SPARE_BUFFERS
-        && let Ok(buffer) = Arc::try_unwrap(bytes)
-    {
+fn recycle_chunk(state: &mut State, bytes: Arc<Vec<u8>>) {
+    if let Ok(buffer) = Arc::try_unwrap(bytes) {
+        recycle(state, buffer);
+    }
+}
+
+fn recycle(state: &mut State, buffer: Vec<u8>) {
+    if state.spare.len() < SPARE_BUFFERS {
         state.spare.push(buffer);
     }
 }
@@ -417,6 +439,22 @@ mod tests {
         assert_eq!((at, original.decoded()), (1050, 11));
         assert_eq!(cache.usage(), (0, 1000));
         assert_eq!((cache.counts().decoded, cache.counts().failed), (11, 0));
+    }
+
+    #[test]
+    fn a_buffer_is_ready_where_chunks_take_some() {
+        let spare = |cache: &ChunkCache| lock(&cache.state).spare.iter().map(Vec::len).collect::<Vec<_>>();
+        let (cache, original) = (ChunkCache::new(1000), Counting::new(1000));
+        cache.make_ready();
+        read(&cache, &original, 0, CHUNK);
+        cache.make_ready();
+        assert!(spare(&cache).is_empty(), "nothing has needed one");
+        read(&cache, &original, 110, 10);
+        cache.make_ready();
+        cache.make_ready();
+        assert_eq!(spare(&cache), [CHUNK]);
+        read(&cache, &original, 210, 10);
+        assert!(spare(&cache).is_empty(), "chunk 2 has it");
     }
 
     #[test]

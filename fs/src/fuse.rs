@@ -327,6 +327,7 @@ impl Mount {
             Err(errno) => reply.error(errno),
         }
         REPLY.set(buffer);
+        self.cache.make_ready();
     }
 
     /// Fills the beginning of `out` with what the file has at `offset`, and says how much that is.
