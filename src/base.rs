@@ -76,6 +76,28 @@ impl Bases {
         Bases { models: vec![Arc::new(model)] }
     }
 
+    /// These, and the model that consists of `files`; patches among those are of these.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or its base is not among these.
+    pub fn with(mut self, files: &[PathBuf]) -> Result<Bases, Failure> {
+        let model = self.model_of(files)?;
+        self.models.push(Arc::new(model));
+        Ok(self)
+    }
+
+    /// The model that consists of `files`; patches among them are of these.
+    fn model_of(&self, files: &[PathBuf]) -> Result<Model, Failure> {
+        let parts = files.iter().map(|path| part(path.clone())).collect::<Result<Vec<_>, _>>()?;
+        let parts = self.complete(parts).map_err(|(_, failure)| failure)?;
+        // Patches know it by the name of its only file, or of the directory that its files are in.
+        let root = match files {
+            [file] => file,
+            _ => files.first().and_then(|file| file.parent()).unwrap_or(Path::new("")),
+        };
+        model(root, parts)
+    }
+
     /// The first of the models that were given.
     pub fn first(&self) -> Option<&Arc<Model>> {
         self.models.first()
@@ -228,14 +250,7 @@ pub fn open_model(path: &Path, bases: &[PathBuf]) -> Result<Arc<Model>, Failure>
 /// # Errors
 /// When one cannot be read, or is a patch; when there are no tensors.
 pub fn model_of(files: &[PathBuf]) -> Result<Model, Failure> {
-    let parts = files.iter().map(|path| part(path.clone())).collect::<Result<Vec<_>, _>>()?;
-    let parts = Bases::default().complete(parts).map_err(|(_, failure)| failure)?;
-    // Patches know it by the name of its only file, or of the directory that its files are in.
-    let root = match files {
-        [file] => file,
-        _ => files.first().and_then(|file| file.parent()).unwrap_or(Path::new("")),
-    };
-    model(root, parts)
+    Bases::default().model_of(files)
 }
 
 /// The original at `path`, which is compressed already or not, and the file name that is recorded of it, if one is.

@@ -173,4 +173,24 @@ mod tests {
     fn the_declaration_of_the_commands_holds_together() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn examples_are_right() {
+        fn examples(command: &clap::Command) -> Vec<String> {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let of_this = text.lines().filter(|line| line.starts_with("  bigsmall ")).map(|line| {
+                // What it does stands behind it, if not in the next line; and the output may go on to another program.
+                line.trim().split("  ").next().expect("a line").split(['>', '|']).next().expect("a line").to_owned()
+            });
+            of_this.chain(command.get_subcommands().flat_map(examples)).collect()
+        }
+        let examples = examples(&Cli::command());
+        assert!(examples.len() > 60, "only {} were found", examples.len());
+        for example in examples {
+            let words = example.split_whitespace().map(|word| word.trim_matches('\''));
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{example}: {error}");
+            }
+        }
+    }
 }

@@ -50,6 +50,32 @@ impl Force {
     }
 }
 
+/// `--private`.
+#[cfg(feature = "hub")]
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Private {
+    /// If the repo has to be made, make it private; fail if it is public
+    #[arg(long)]
+    pub private: bool,
+}
+
+/// `--workers`.
+#[cfg(feature = "hub")]
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Workers {
+    /// Work on N files at a time; without it 4, or 2 if they are compressed
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
+}
+
+#[cfg(feature = "hub")]
+impl Workers {
+    /// How many files are worked on at a time.
+    pub fn number(self, compressing: bool) -> usize {
+        self.workers.map_or(if compressing { 2 } else { 4 }, NonZeroUsize::get)
+    }
+}
+
 /// `--quiet` and `--json`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Report {

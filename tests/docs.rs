@@ -141,16 +141,10 @@ impl Prepared {
     /// Runs a script with the program under test and the Python of the tests in its path, and this Hub as the only one.
     fn shell(&self, script: &str) -> Run {
         let programs = Path::new(BIGSMALL).parent().unwrap();
-        let python = development().join("venv/bin");
-        assert!(python.is_dir(), "{} is missing: run scripts/test.sh, which makes it", python.display());
+        let python = python_programs();
         let path = format!("{}:{}:{}", programs.display(), python.display(), std::env::var("PATH").unwrap());
         let mut shell = self.scratch.command("bash");
-        let hub = ["HF_", "HUGGING", "TRANSFORMERS_"];
-        for (name, _) in std::env::vars_os() {
-            if hub.iter().any(|start| name.to_string_lossy().starts_with(start)) {
-                shell.env_remove(name);
-            }
-        }
+        forget_hub(&mut shell);
         shell.args(["-euo", "pipefail", "-c", script]).current_dir(self.scratch.path(Self::WORK));
         shell.env("PATH", path).env("HOME", self.scratch.path("home")).env_remove("XDG_CACHE_HOME");
         shell
@@ -179,14 +173,6 @@ impl Drop for Prepared {
             self.scratch.run(["umount", "--lazy", mountpoint]);
         }
     }
-}
-
-/// Where `scripts/test.sh` keeps what it prepares.
-fn development() -> PathBuf {
-    std::env::var_os("BIGSMALL_DEV_CACHE").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/bigsmall-dev"),
-        PathBuf::from,
-    )
 }
 
 /// A script that runs these commands and writes the number of each to the file `at` before.

@@ -232,13 +232,13 @@ impl Bases {
         let place = |part: &Part| fs::canonicalize(&part.path).unwrap_or_else(|_| part.path.clone());
         let mut needed: Vec<(PathBuf, Identity)> =
             files.parts.iter().map(|part| (place(part), Identity::of(&part.metadata))).collect();
+        if !may_hold(sources, record) {
+            return Err(Refusal::Another(None));
+        }
         for (part, source) in files.parts.iter().zip(&mut *sources) {
             let Source::Container(opened) = source else { continue };
             if opened.original.wants_base().is_none() {
                 continue;
-            }
-            if !may_hold(opened, record) {
-                return Err(Refusal::Another(None));
             }
             if search.chain.contains(&Identity::of(&opened.metadata)) {
                 return Err(Refusal::Incomplete(format!(
@@ -323,13 +323,21 @@ fn likelihood(files: &ModelFiles, record: &BaseRecord) -> u8 {
     }
 }
 
-/// Whether the tensors of a patch can be those of a base, as far as it has them: what it records of them is known before its own
-/// base is.
-fn may_hold(patch: &Opened, record: &BaseRecord) -> bool {
-    let md5s: HashMap<String, [u8; 16]> =
-        patch.original.stored().map(Stored::tensor_md5s).unwrap_or_default().into_iter().collect();
+/// Whether the tensors of the patches among the parts of a model can be those of a base, as far as they have them: what a patch records of
+/// its tensors is known before its own base is.
+fn may_hold(parts: &[Source], record: &BaseRecord) -> bool {
+    let patches = parts.iter().filter_map(|part| match part {
+        Source::Container(opened) if opened.original.wants_base().is_some() => opened.original.stored(),
+        _ => None,
+    });
+    let (mut md5s, mut number) = (HashMap::new(), 0);
+    for patch in patches {
+        md5s.extend(patch.tensor_md5s());
+        number += 1;
+    }
     let mut known = record.tensors.iter().filter_map(|needed| Some((needed.md5, md5s.get(&needed.name)?))).peekable();
-    known.peek().is_some() && known.all(|(needed, md5)| needed == *md5)
+    // Parts that are no patches may have what is needed.
+    (known.peek().is_some() || number < parts.len()) && known.all(|(needed, md5)| needed == *md5)
 }
 
 /// Whether a file has the name that the base had, extensions aside.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::base::{Bases, model_of};
 use crate::failure::Failure;
-use crate::search::{self, Found, Outcome};
+use crate::search::{self, Found, Outcome, Places};
 use crate::ui::size::show_size;
 use crate::ui::{count, percent, printable};
 
@@ -33,19 +33,18 @@ pub struct JsonChoice {
     expected_container_bytes: Option<u64>,
 }
 
-/// Chooses a base for each model among the files `sources`, which lie at `root`: in the directories `base_dirs` and where
-/// [`search::find`] looks besides.
+/// Chooses a base for each model among the files `sources`, which lie at `root`.
 ///
 /// # Errors
 /// Those of the search, and when what was found cannot be read any more.
 pub fn choose(
     root: &Path,
     sources: &[PathBuf],
-    base_dirs: &[PathBuf],
+    places: Places<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<Choice>, Failure> {
     let models = models(root, sources)?;
-    models.into_iter().map(|sources| choice(sources, base_dirs, progress)).collect()
+    models.into_iter().map(|sources| choice(sources, places, progress)).collect()
 }
 
 /// The files by the model that they are of. A file that is part of a model which is not complete is a model of its own.
@@ -66,10 +65,10 @@ fn models(root: &Path, sources: &[PathBuf]) -> Result<Vec<Vec<PathBuf>>, Failure
     Ok(models)
 }
 
-fn choice(sources: Vec<PathBuf>, base_dirs: &[PathBuf], progress: &dyn Progress) -> Result<Choice, Failure> {
+fn choice(sources: Vec<PathBuf>, places: Places<'_>, progress: &dyn Progress) -> Result<Choice, Failure> {
     // What has no tensors has no base.
     let outcome = match model_of(&sources) {
-        Ok(tuned) => search::find(&tuned, &sources, base_dirs, progress)?,
+        Ok(tuned) => search::find(&tuned, &sources, places, progress)?,
         Err(_) => Outcome { found: None, looked_at: 0 },
     };
     let bases = match &outcome.found {
@@ -90,6 +89,11 @@ pub fn describe(choices: &[Choice]) -> String {
 }
 
 impl Choice {
+    /// Whether there is a base that pays.
+    pub fn is_found(&self) -> bool {
+        self.outcome.found.is_some()
+    }
+
     fn line(&self) -> String {
         let name = name_of(&self.sources);
         let compared = count(self.outcome.looked_at, "model");

@@ -21,6 +21,7 @@ use crate::base::{Bases, open_original};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::options::{Force, Report, Threads};
+use crate::search::Places;
 use crate::transfer::{self, Conversion, Converted, Copied, Fate, Item, Start, Transfer};
 use crate::tree;
 use crate::ui::progress::{Meter, Quiet};
@@ -220,7 +221,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let choices = match args.auto_delta {
         true => {
             let sources: Vec<PathBuf> = transfer.conversions().map(|item| item.source.clone()).collect();
-            auto_delta::choose(&args.source, &sources, &args.base_dirs, &Quiet(&meter))?
+            let places = Places { directories: &args.base_dirs, remember: true };
+            auto_delta::choose(&args.source, &sources, places, &Quiet(&meter))?
         }
         false => Vec::new(),
     };

@@ -1,16 +1,16 @@
 //! `bigsmall pipeline`: fetch, compress, verify and upload a model, shard by shard.
 
 use std::fs;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bigsmall_codec::Progress;
 use bigsmall_codec::container::{Mode, Options};
 use bigsmall_codec::output::Existing;
+use bigsmall_codec::{Container, Progress};
 use serde::Serialize;
 
 use super::compress::holds_weights;
+use super::in_container;
 use crate::failure::Failure;
 use crate::hub::api::{File, Revision};
 use crate::hub::card::{CARD, Card, Row, is_ours};
@@ -23,11 +23,11 @@ use crate::hub::upload::{Contents, Item, Way};
 use crate::hub::workers::{self, Watch};
 use crate::hub::{Error, ErrorKind, Hub, RepoId, RepoPath, Source};
 use crate::interrupt;
-use crate::options::{Report, Threads};
+use crate::options::{Private, Report, Threads, Workers};
 use crate::ui::progress::Meter;
 use crate::ui::size::show_size;
 use crate::ui::table::Table;
-use crate::ui::{self, count, percent};
+use crate::ui::{self, count, hex, percent};
 
 /// What is said of the commit.
 const MESSAGE: &str = "Upload bigsmall containers";
@@ -64,6 +64,7 @@ enum Command {
 /// As many shards as there are workers lie on disk as they are. Every step is noted when it is done: killed at any moment, the same
 /// command goes on where it was.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 struct RunArgs {
     /// The repo of the originals, such as org/name, and a branch, tag or commit of it
     #[arg(value_name = "SRC[@REVISION]", value_parser = Source::parse)]
@@ -77,12 +78,11 @@ struct RunArgs {
     #[arg(long, value_name = "REPO", value_parser = RepoId::parse, conflicts_with = "no_upload")]
     repo_id: Option<RepoId>,
 
-    /// If the repo has to be made, make it private; fail if it is public
-    #[arg(long, conflicts_with = "no_upload")]
-    private: bool,
+    #[command(flatten)]
+    private: Private,
 
     /// Leave everything in DST_DIR
-    #[arg(long)]
+    #[arg(long, conflicts_with = "private")]
     no_upload: bool,
 
     /// Remove each file from DST_DIR as soon as the Hub has it
@@ -97,9 +97,8 @@ struct RunArgs {
     #[arg(long, value_name = "MODE", default_value = "balanced", value_parser = ["storage", "balanced", "inference"])]
     mode: String,
 
-    /// Work on N files at a time
-    #[arg(long, value_name = "N", default_value = "2")]
-    workers: NonZeroUsize,
+    #[command(flatten)]
+    workers: Workers,
 
     /// The token; HF_TOKEN does not show in the list of processes and is better
     #[arg(long, value_name = "TOKEN", value_parser = parse_token)]
@@ -118,6 +117,7 @@ fn parse_token(text: &str) -> Result<Token, String> {
 
 /// Say how far it is
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 struct StatusArgs {
     /// The directory that is worked in
     #[arg(value_name = "DST_DIR")]
@@ -171,7 +171,7 @@ fn run_pipeline(args: &RunArgs) -> Result<ExitCode, Failure> {
     let state = begin(args, &hub, repo.as_ref())?;
     let target = repo.map(|repo| Source { repo, revision: MAIN.to_owned() });
     // Before hours of work, rather than after them.
-    let base = target.as_ref().map(|target| hub.ensure_branch(target, args.private)).transpose()?;
+    let base = target.as_ref().map(|target| hub.ensure_branch(target, args.private.private)).transpose()?;
     let pool = args.threads.pool()?;
     let mode = match args.mode.as_str() {
         "storage" => Mode::Storage,
@@ -243,7 +243,9 @@ impl Pipeline<'_> {
         let upload = |file: &File| if base.is_some() { file.size } else { 0 };
         let total = files.iter().map(|file| passes(file, compressed) + upload(file)).sum();
         let meter = Meter::new(total, self.args.report.quiet);
-        let result = workers::each(files, self.args.workers.get(), &meter, |file, watch| self.step(file, base, watch));
+        let result = workers::each(files, self.args.workers.number(compressed), &meter, |file, watch| {
+            self.step(file, base, watch)
+        });
         let mut items = result?;
         let published = match (&self.target, base) {
             (Some(target), Some(base)) => Some(self.publish(target, base, &mut items, &meter)?),
@@ -271,8 +273,9 @@ impl Pipeline<'_> {
             stored_bytes: item.size,
             sha256: ContentId::Sha256(item.sha256).to_string(),
             step: Step::Stored,
+            tensor_md5s: self.tensor_md5s(file, &placed.target)?,
         };
-        self.checkpoint.change(|state| drop(state.files.insert(file.path.to_string(), record)))?;
+        self.checkpoint.change(|state| state.note(file.path.as_str(), record))?;
         let (Some(target), Some(base)) = (&self.target, base) else { return Ok(item) };
         let plan = self.hub.ways(&base.repo, &target.revision, std::slice::from_ref(&item))?;
         if plan != [Way::Lfs] {
@@ -288,6 +291,15 @@ impl Pipeline<'_> {
             fs::remove_file(&placed.target).map_err(|e| Error::file(&placed.target, "cannot be removed", &e))?;
         }
         Ok(Item { contents: Contents::Uploaded, ..item })
+    }
+
+    /// The MD5s of the tensors of what a file became, if that is a container.
+    fn tensor_md5s(&self, file: &File, target: &Path) -> Result<Vec<(String, String)>, Error> {
+        if self.delivery.compression.is_none() || !holds_weights(file.path.as_path()) {
+            return Ok(Vec::new());
+        }
+        let container = Container::open(target).map_err(|e| in_container(e, target))?;
+        Ok(container.tensors().iter().map(|tensor| (tensor.name.clone(), hex(&tensor.md5))).collect())
     }
 
     /// What a record says, if nothing is left to do for it.
@@ -376,7 +388,7 @@ fn row((path, record): (&String, &Record)) -> Row {
         stored_len: record.stored_bytes,
         sha256,
         patch_of: None,
-        md5s: Vec::new(),
+        md5s: record.tensor_md5s.clone(),
     }
 }
 

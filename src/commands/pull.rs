@@ -4,7 +4,6 @@ mod patch;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,7 +18,7 @@ use crate::hub::place::{Compression, Delivery, How, Place, Placed, passes};
 use crate::hub::settings::Settings;
 use crate::hub::{Hub, Source, workers};
 use crate::interrupt;
-use crate::options::{Force, Report, Threads};
+use crate::options::{Force, Report, Threads, Workers};
 use crate::ui::progress::Meter;
 use crate::ui::size::show_size;
 use crate::ui::{self, count};
@@ -92,9 +91,8 @@ pub struct Args {
     #[command(flatten)]
     mode: ModeArgs,
 
-    /// Fetch N files at a time; without it 4, with --compress 2
-    #[arg(long, value_name = "N")]
-    workers: Option<NonZeroUsize>,
+    #[command(flatten)]
+    workers: Workers,
 
     #[command(flatten)]
     threads: Threads,
@@ -205,7 +203,7 @@ fn fetch(
     let mode = args.mode.mode();
     let options = Options { mode, chunk_size: mode.chunk_size() };
     let compression = args.compress.then_some(Compression { options, pool: &pool });
-    let workers = args.workers.map_or(if args.compress { 2 } else { 4 }, NonZeroUsize::get);
+    let workers = args.workers.number(args.compress);
     let meter = Meter::new(files.iter().map(|file| passes(file, args.compress)).sum(), args.report.quiet);
     let delivery = Delivery { hub, revision: &revision, place, compression, all: names };
     let placed = workers::each(&files, workers, &meter, |file, watch| delivery.bring(file, watch));

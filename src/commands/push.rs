@@ -1,7 +1,6 @@
 //! `bigsmall push`.
 
 use std::ffi::OsStr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,11 +19,11 @@ use crate::hub::settings::Settings;
 use crate::hub::upload::{Item, Way};
 use crate::hub::{ErrorKind, Hub, RepoId, RepoPath, Source, workers};
 use crate::interrupt;
-use crate::options::Report;
+use crate::options::{Private, Report, Workers};
 use crate::tree::{Entry, Oddities, Tree};
 use crate::ui::progress::Meter;
 use crate::ui::size::show_size;
-use crate::ui::{self, count};
+use crate::ui::{self, count, hex};
 
 /// Directories that belong to tools and not to the model.
 const NOT_OF_THE_MODEL: [&str; 4] = [".git", ".cache", ".bigsmall", "__pycache__"];
@@ -58,9 +57,8 @@ pub struct Args {
     #[arg(value_name = "REPO", value_parser = RepoId::parse)]
     repo: RepoId,
 
-    /// If the repo has to be made, make it private; fail if it is public
-    #[arg(long)]
-    private: bool,
+    #[command(flatten)]
+    private: Private,
 
     /// The branch to put it into, which is made of main if there is none
     #[arg(long, value_name = "BRANCH", default_value = MAIN, value_parser = parse_revision)]
@@ -74,9 +72,8 @@ pub struct Args {
     #[arg(long, value_name = "REPO", value_parser = RepoId::parse)]
     base_model: Option<RepoId>,
 
-    /// Send N files at a time
-    #[arg(long, value_name = "N", default_value = "4")]
-    workers: NonZeroUsize,
+    #[command(flatten)]
+    workers: Workers,
 
     #[command(flatten)]
     report: Report,
@@ -113,7 +110,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let hub = Hub::new(Settings::from_environment()?)?;
     interrupt::watch()?;
     let target = Source { repo: args.repo.clone(), revision: args.revision.clone() };
-    let base = hub.ensure_branch(&target, args.private)?;
+    let base = hub.ensure_branch(&target, args.private.private)?;
     let meter = Meter::new(files.iter().map(|file| file.metadata.len()).sum(), args.report.quiet);
     let result = publish(args, &hub, &target, base, &files, &rows, &meter);
     drop(meter);
@@ -131,7 +128,7 @@ fn publish(
     rows: &[Row],
     meter: &Meter,
 ) -> Result<Json, Failure> {
-    let workers = args.workers.get();
+    let workers = args.workers.number(false);
     let mut items = workers::each(files, workers, meter, |file, watch| {
         Item::of_file(RepoPath::of(&file.relative)?, file.path.clone(), watch)
     })?;
@@ -201,7 +198,7 @@ fn rows_of(files: &[Entry]) -> Result<Vec<Row>, Failure> {
             stored_len: file.metadata.len(),
             sha256: stored.sha256().copied(),
             patch_of: stored.base_record().map(|base| (base.name.clone(), base.fingerprint)),
-            md5s: stored.tensor_md5s(),
+            md5s: stored.tensor_md5s().into_iter().map(|(name, md5)| (name, hex(&md5))).collect(),
         })
     });
     rows.collect()

@@ -19,7 +19,7 @@ const MARK: &str = "<!-- bigsmall wrote this card and writes it anew; without th
 const INHERITED: [&str; 5] = ["license", "license_name", "license_link", "pipeline_tag", "library_name"];
 
 /// The most tensors whose MD5s a card lists: of more it would be a page that nobody reads.
-const MOST_MD5S: usize = 2000;
+pub const MOST_MD5S: usize = 2000;
 
 /// A container in the repo.
 #[derive(Clone, Debug)]
@@ -34,8 +34,8 @@ pub struct Row {
     pub sha256: Option<[u8; 32]>,
     /// What it is a patch of: the name that the base had, and its fingerprint.
     pub patch_of: Option<(String, Fingerprint)>,
-    /// The MD5s of its tensors by their names, where they are at hand.
-    pub md5s: Vec<(String, [u8; 16])>,
+    /// The MD5s of its tensors by their names, in hexadecimal, where they are at hand.
+    pub md5s: Vec<(String, String)>,
 }
 
 /// What a card is made of.
@@ -93,7 +93,7 @@ impl Card<'_> {
         if (1..=MOST_MD5S).contains(&md5s.clone().count()) {
             text += "\n<details><summary>MD5s of the tensors</summary>\n\n| tensor | MD5 |\n|---|---|\n";
             for (name, md5) in md5s {
-                let _ = writeln!(text, "| `{}` | `{}` |", name.replace(['|', '`', '\n'], " "), hex(md5));
+                let _ = writeln!(text, "| `{}` | `{}` |", name.replace(['|', '`', '\n'], " "), md5);
             }
             text += "\n</details>\n";
         }
@@ -198,7 +198,7 @@ mod tests {
             stored_len: 2_000_000,
             sha256: Some([0xab; 32]),
             patch_of: None,
-            md5s: vec![("a|b".into(), [0xcd; 16])],
+            md5s: vec![("a|b".into(), hex(&[0xcd; 16]))],
         }];
         let base_card = "---\nlicense: mit\nlicense_link:\ntags:\n- other\nlanguage: en\n---\nlicense: none\n";
         let endpoint = "https://huggingface.co";

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
+use super::card::MOST_MD5S;
 use super::{Error, ErrorKind, Result};
 
 /// The directory, in that of the pipeline, which is the pipeline's own.
@@ -41,6 +42,9 @@ pub struct Record {
     /// The SHA-256 of what it became.
     pub sha256: String,
     pub step: Step,
+    /// The names and the MD5s of its tensors if it became a container, for the model card.
+    #[serde(default)]
+    pub tensor_md5s: Vec<(String, String)>,
 }
 
 /// All that a pipeline knows.
@@ -62,13 +66,27 @@ pub struct State {
     pub finished: bool,
     /// The commit in `repo` that has it all.
     pub published: Option<String>,
+    /// There are more tensors than a card lists, so that their MD5s are not kept.
+    #[serde(default)]
+    many_tensors: bool,
 }
 
 impl State {
     /// One in which nothing was done.
     pub fn new(source: String, commit: String, mode: String, repo: Option<String>) -> State {
         let (wanted, files) = Default::default();
-        State { version: VERSION, source, commit, mode, repo, wanted, files, finished: false, published: None }
+        let (finished, published, many_tensors) = Default::default();
+        State { version: VERSION, source, commit, mode, repo, wanted, files, finished, published, many_tensors }
+    }
+
+    /// Notes what became of a file.
+    pub fn note(&mut self, path: &str, record: Record) {
+        self.files.insert(path.to_owned(), record);
+        let tensors: usize = self.files.values().map(|record| record.tensor_md5s.len()).sum();
+        self.many_tensors |= tensors > MOST_MD5S;
+        if self.many_tensors {
+            self.files.values_mut().for_each(|record| record.tensor_md5s.clear());
+        }
     }
 
     /// That of the pipeline in a directory, if there is one.
@@ -160,6 +178,26 @@ impl Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_too_many_tensors_nothing_is_kept() {
+        let mut state = State::new("org/x".into(), "0".repeat(40), "balanced".into(), None);
+        let record = |tensors: usize| Record {
+            source_id: String::new(),
+            original_bytes: 1,
+            file: "x.bs".into(),
+            stored_bytes: 1,
+            sha256: String::new(),
+            step: Step::Stored,
+            tensor_md5s: vec![("t".into(), "0".repeat(32)); tensors],
+        };
+        let kept = |state: &State| state.files.values().map(|record| record.tensor_md5s.len()).sum::<usize>();
+        state.note("a", record(MOST_MD5S));
+        assert_eq!(kept(&state), MOST_MD5S);
+        state.note("b", record(1));
+        state.note("c", record(1));
+        assert_eq!((kept(&state), state.files.len()), (0, 3));
+    }
 
     #[test]
     fn what_was_noted_is_found_again() {

@@ -38,23 +38,26 @@ pub struct Found {
     pub estimate: Estimate,
 }
 
-/// The best base of the model `tuned`, which consists of `files`: among the models in `directories`, in the cache of Hugging Face and those
-/// that are known from before.
+/// Where to look.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a> {
+    /// Besides the cache of Hugging Face and the models that are known from before.
+    pub directories: &'a [PathBuf],
+    /// Whether what is looked at is remembered; if not, nothing is written.
+    pub remember: bool,
+}
+
+/// The best base of the model `tuned`, which consists of `files`.
 ///
 /// # Errors
 /// When `tuned` or one of the directories cannot be read, and when it is interrupted. What cannot be read elsewhere is passed over.
-pub fn find(
-    tuned: &Model,
-    files: &[PathBuf],
-    directories: &[PathBuf],
-    progress: &dyn Progress,
-) -> Result<Outcome, Failure> {
+pub fn find(tuned: &Model, files: &[PathBuf], places: Places<'_>, progress: &dyn Progress) -> Result<Outcome, Failure> {
     let tensors = tensors_of(tuned)?;
     let sketch = Sketch::of(&tensors)?;
     let mut registry = Registry::load();
     let own = ModelFiles::of(files.iter().filter_map(|file| std::path::absolute(file).ok())).ok();
     let mut models = Vec::new();
-    for directory in directories {
+    for directory in places.directories {
         let found = std::path::absolute(directory).and_then(|directory| in_directory(&directory, Depth::AllBelow));
         models.extend(found.map_err(|e| Failure::new(format!("{}: cannot be read: {e}", directory.display())))?);
     }
@@ -77,10 +80,12 @@ pub fn find(
             compared.push((candidate, sketch));
         }
     }
-    if let Some(own) = own {
-        registry.remember(&own, &sketch);
+    if places.remember {
+        if let Some(own) = own {
+            registry.remember(&own, &sketch);
+        }
+        registry.save();
     }
-    registry.save();
     let best = ranked(&sketch, compared.iter().map(|(candidate, sketch)| (candidate, sketch))).into_iter().next();
     let found = best.map(|(candidate, estimate)| Found { files: paths(candidate), estimate });
     Ok(Outcome { found, looked_at: compared.len() as u64 })

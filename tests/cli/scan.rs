@@ -163,8 +163,27 @@ fn the_base_of_a_fine_tune_is_suggested() {
     assert!((0.7..1.4).contains(&off), "{expected} bytes are {off} of what it takes");
     let shown = scratch.ok("scan --base-dir models tuned.safetensors");
     assert!(shown.contains("base.safetensors is its base; a patch should take "), "{shown}");
-    let json = scratch.json("scan --json tuned.safetensors");
-    assert!(json.get("bases").is_none(), "it is looked for when asked for");
+    // Nothing is remembered by looking; what compress --auto-delta has seen is known.
+    assert!(!scratch.path(".cache").exists());
+    assert_eq!(scratch.json("scan --json tuned.safetensors")["bases"][0]["base"], serde_json::json!([]));
+    assert!(!scratch.ok("scan tuned.safetensors").contains(" base"));
+    fs::create_dir(scratch.path("none")).unwrap();
+    let said = scratch.ok("scan --base-dir none tuned.safetensors");
+    assert!(said.contains("tuned.safetensors: of 0 models, none is a base that pays"), "{said}");
+    scratch.ok("compress -q tuned.safetensors -o p.bs --auto-delta --base-dir models");
+    let said = scratch.ok("scan tuned.safetensors");
+    assert!(said.contains("base.safetensors is its base; a patch should take "), "{said}");
+    // So is what lies in the cache of the Hub.
+    fs::remove_dir_all(scratch.path(".cache")).unwrap();
+    fs::rename(scratch.path("models"), scratch.path("hub")).unwrap();
+    let run: Run = scratch
+        .command(BIGSMALL)
+        .args(["scan", "tuned.safetensors"])
+        .env("HF_HUB_CACHE", "hub")
+        .output()
+        .unwrap()
+        .into();
+    assert!(run.stdout.contains("hub/base.safetensors is its base; a patch should take "), "{run:?}");
 }
 
 #[test]

@@ -91,9 +91,7 @@ impl Scratch {
     /// a word on standard error. Gives standard output.
     #[track_caller]
     pub fn ok(&self, line: &str) -> String {
-        let run = self.run(line.split_whitespace());
-        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "bigsmall {line}");
-        run.stdout
+        self.run(line.split_whitespace()).succeeded(line)
     }
 
     /// As [`ok`](Scratch::ok), and reads standard output as JSON.
@@ -106,9 +104,23 @@ impl Scratch {
     /// output. Gives standard error.
     #[track_caller]
     pub fn fails(&self, code: i32, line: &str) -> String {
-        let run = self.run(line.split_whitespace());
-        assert_eq!((run.code, run.stdout.as_str()), (code, ""), "bigsmall {line}: {}", run.stderr);
-        run.stderr
+        self.run(line.split_whitespace()).failed(code, line)
+    }
+}
+
+impl Run {
+    /// Standard output of a command with these arguments that has to have succeeded without a word on standard error.
+    #[track_caller]
+    pub fn succeeded(self, line: &str) -> String {
+        assert_eq!((self.code, self.stderr.as_str()), (0, ""), "bigsmall {line}");
+        self.stdout
+    }
+
+    /// Standard error of one that has to have failed with `code`, without a word on standard output.
+    #[track_caller]
+    pub fn failed(self, code: i32, line: &str) -> String {
+        assert_eq!((self.code, self.stdout.as_str()), (code, ""), "bigsmall {line}: {}", self.stderr);
+        self.stderr
     }
 }
 
@@ -118,6 +130,27 @@ impl From<Output> for Run {
         let text = |bytes| String::from_utf8(bytes).expect("the program writes UTF-8");
         Run { code, stdout: text(output.stdout), stderr: text(output.stderr) }
     }
+}
+
+/// Takes all that concerns the Hub, and how to get there, out of the environment of a command.
+pub fn forget_hub(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let upper = name.to_string_lossy().to_uppercase();
+        if ["HF_", "HUGGING", "TRANSFORMERS_"].iter().any(|of| upper.starts_with(of))
+            || upper.ends_with("_PROXY")
+            || ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"].contains(&upper.as_str())
+        {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// The programs of the Python that `scripts/test.sh` prepares. Where it is missing the test fails and says so.
+pub fn python_programs() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/bigsmall-dev");
+    let programs = std::env::var_os("BIGSMALL_DEV_CACHE").map_or_else(home, PathBuf::from).join("venv/bin");
+    assert!(programs.join("python").exists(), "{} is missing: run scripts/test.sh, which makes it", programs.display());
+    programs
 }
 
 /// How long a command may take until it is as far as a test wants it to be.

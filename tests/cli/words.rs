@@ -36,6 +36,7 @@ fn help_teaches() {
         "verify",
         "protect",
         "repair",
+        "migrate",
         "mount",
         "mounts",
         "umount",

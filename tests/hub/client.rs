@@ -21,16 +21,7 @@ impl Client {
     /// A command that knows of this Hub alone, and of no token.
     pub fn command(&self, program: &str) -> Command {
         let mut command = self.scratch.command(program);
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy().into_owned();
-            let upper = name.to_uppercase();
-            if ["HF_", "HUGGING", "TRANSFORMERS_"].iter().any(|of| upper.starts_with(of))
-                || upper.ends_with("_PROXY")
-                || ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"].contains(&upper.as_str())
-            {
-                command.env_remove(name);
-            }
-        }
+        forget_hub(&mut command);
         command.env("HF_ENDPOINT", self.hub.endpoint()).env("HF_HOME", self.scratch.path("hf"));
         command
     }
@@ -68,9 +59,7 @@ impl Client {
     /// The same with a token.
     #[track_caller]
     pub fn ok_as(&self, line: &str, token: impl Into<Option<&'static str>>) -> String {
-        let run = self.run(line, token.into());
-        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "bigsmall {line}");
-        run.stdout
+        self.run(line, token.into()).succeeded(line)
     }
 
     #[track_caller]
@@ -87,9 +76,7 @@ impl Client {
     /// The same with a token.
     #[track_caller]
     pub fn fails_as(&self, code: i32, line: &str, token: impl Into<Option<&'static str>>) -> String {
-        let run = self.run(line, token.into());
-        assert_eq!((run.code, run.stdout.as_str()), (code, ""), "bigsmall {line}: {}", run.stderr);
-        run.stderr
+        self.run(line, token.into()).failed(code, line)
     }
 
     /// The files of a directory that are no part of any other: those that have not come whole.

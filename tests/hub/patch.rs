@@ -1,6 +1,8 @@
 //! `bigsmall pull --patch`, and patches that are pushed.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::process::Stdio;
 
 use crate::client::Client;
 use crate::local::TOKEN;
@@ -132,4 +134,97 @@ fn a_base_that_is_no_longer_what_it_was_is_refused() {
     assert!(said.contains("org/base, which the card of me/tune-patch names: "), "{said}");
     assert!(said.contains("is not the base \"base\"") && said.contains("differs"), "{said}");
     assert!(!client.scratch.path("out").exists());
+}
+
+/// A Hub as [`published`] makes it, and a tune of the tune in `me/second-patch`, a patch of the first patch.
+fn published_chain() -> Client {
+    let client = published("--base-model org/base");
+    for (name, tensor) in PARTS {
+        client.scratch.write(format!("second/{name}"), second(tensor));
+    }
+    client.ok("compress -q second --delta-from patch --base away -o second-patch");
+    client.ok_as("push -q second-patch me/second-patch --base-model me/tune-patch", TOKEN);
+    client
+}
+
+/// A part of a model that was tuned of the tune.
+fn second(tensor: &str) -> Vec<u8> {
+    let mut part = part(tensor, true);
+    let data = part.len() - 300_000;
+    part[data..].iter_mut().step_by(10).for_each(|byte| *byte ^= 2);
+    part
+}
+
+#[track_caller]
+fn assert_second(client: &Client, directory: &str) {
+    for (name, tensor) in PARTS {
+        assert!(client.scratch.read(format!("{directory}/{name}")) == second(tensor), "{directory}/{name}");
+    }
+}
+
+#[test]
+fn a_base_that_is_a_patch_comes_with_its_own_base() {
+    let client = published_chain();
+    let said = client.fails_as(2, "pull --patch me/second-patch there -o out", TOKEN);
+    assert!(
+        said.contains("\nbigsmall pull me/tune-patch fetches it, and so does --yes; or give it with --base"),
+        "{said}"
+    );
+    client.ok_as("pull -q --patch --yes me/second-patch there -o out", TOKEN);
+    assert_second(&client, "out");
+    // Both bases are in the cache now.
+    client.hub.forget_requests();
+    let said = client.ok_as("pull --patch me/second-patch there", TOKEN);
+    for repo in ["me/tune-patch", "org/base"] {
+        assert_eq!(client.hub.requests(&format!("GET /{repo}")), [] as [&str; 0]);
+    }
+    let line = said.lines().find_map(|line| line.strip_prefix("to have the model of both: bigsmall ")).unwrap();
+    assert_eq!(line.matches("--base ").count(), 2, "{said}");
+    fs::create_dir(client.scratch.path("mnt")).unwrap();
+    client.ok(&line.replace("MNT", "mnt"));
+    let shown = PARTS.map(|(name, _)| fs::read(client.scratch.path("mnt").join(name)));
+    client.ok("umount mnt");
+    for ((_, tensor), shown) in PARTS.iter().zip(shown) {
+        assert!(shown.unwrap() == second(tensor), "{tensor}");
+    }
+    // What is missing at the end of the chain is named.
+    fs::remove_dir_all(client.scratch.path("hf/hub/models--org--base")).unwrap();
+    let said = client.fails_as(2, "pull --patch me/second-patch there", TOKEN);
+    assert!(said.contains("\nbigsmall pull org/base fetches it"), "{said}");
+}
+
+#[test]
+fn on_a_terminal_it_asks() {
+    let client = published("--base-model org/base");
+    client.hub.change("me/tune-patch", |repo| repo.private = false);
+    // `script` gives the command a terminal, on which `typed` is typed as soon as it asks.
+    let on_terminal = |typed: &str| {
+        let command = format!("{BIGSMALL} pull --patch me/tune-patch here -o out");
+        // Whoever runs the tests in the background may have signals ignored, and that is inherited.
+        let mut script = client.command("env");
+        script
+            .args(["--default-signal=INT", "script", "-qec", &command, "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = script.spawn().unwrap();
+        let (mut said, mut byte) = (Vec::new(), [0]);
+        let mut screen = child.stdout.take().unwrap();
+        while !said.ends_with(b"Fetch org/base? [y/N] ") && screen.read(&mut byte).unwrap() == 1 {
+            said.push(byte[0]);
+        }
+        child.stdin.as_mut().unwrap().write_all(typed.as_bytes()).unwrap();
+        screen.read_to_end(&mut said).unwrap();
+        (child.wait().unwrap().code(), String::from_utf8(said).unwrap())
+    };
+    let (code, said) = on_terminal("\n");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("The base is not in the cache of the Hub. Fetch org/base? [y/N]"), "{said}");
+    assert!(said.contains("bigsmall pull org/base fetches it"), "{said}");
+    let (code, said) = on_terminal("\x03");
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("interrupted; the same command goes on where it stopped"), "{said}");
+    assert!(!client.scratch.path("out").exists());
+    let (code, said) = on_terminal("y\n");
+    assert_eq!(code, Some(0), "{said}");
+    assert_tuned(&client, "out");
 }

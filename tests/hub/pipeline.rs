@@ -26,6 +26,7 @@ fn from_one_repo_to_another() {
     assert_eq!(client.hub.commits("me/model-bigsmall"), 2);
     let readme = String::from_utf8(tree["README.md"].content.to_vec()).unwrap();
     assert!(readme.starts_with("---\nbase_model: org/model\nlicense: apache-2.0\n"), "{readme}");
+    assert!(readme.contains("\n| `a.weight` | `") && readme.contains("\n| `b.weight` | `"), "{readme}");
     assert_eq!(client.scratch.read("work/README.md"), readme.as_bytes());
     // As compress and push would have done it.
     for (path, contents) in &files {

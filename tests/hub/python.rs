@@ -4,7 +4,7 @@
 //! They need what `scripts/test.sh` prepares. Where it is missing a test fails and says so.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::client::Client;
 use crate::local::TOKEN;
@@ -14,13 +14,7 @@ use crate::support::*;
 /// Runs `clients.py` with these arguments and the token.
 #[track_caller]
 fn python(client: &Client, arguments: &[&str], environment: &[(&str, &Path)]) {
-    let cache = std::env::var_os("BIGSMALL_DEV_CACHE").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/bigsmall-dev"),
-        PathBuf::from,
-    );
-    let python = cache.join("venv/bin/python");
-    assert!(python.exists(), "{} is missing: run scripts/test.sh, which makes it", python.display());
-    let mut command = client.command(python.to_str().unwrap());
+    let mut command = client.command(python_programs().join("python").to_str().unwrap());
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hub/clients.py")).args(arguments);
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("HF_HUB_VERBOSITY", "error").env("HF_TOKEN", TOKEN);
     command.envs(environment.iter().copied());

@@ -126,15 +126,16 @@ pub fn scan(source: &dyn Original, extent: Extent, progress: &dyn Progress) -> R
         stratum.estimate(of_this);
         rest = further;
     }
-    let coded = sampled.iter().map(Sampled::coded).sum::<u64>();
-    let unseen = UNSEEN * source.len().saturating_sub(coded) as f64;
+    let coded = sampled.iter().map(|sampled| sampled.coded(0)).sum::<u64>();
+    let uncoded = if extent == Extent::Everything { 0 } else { source.len().saturating_sub(coded) };
     let hashing = hashing_time(source)?;
     let times =
         std::array::from_fn(|mode| hashing + strata.iter().map(|stratum| stratum.times[mode]).sum::<Duration>());
     let index_rest = sampled::index_without_chunks(&layout, &sampled, twin_segments.iter().flatten().count());
     let containers = std::array::from_fn(|mode| {
         let stored = strata.iter().fold(Estimate::default(), |sum, stratum| sum + stratum.stored[mode]);
-        let unseen = if extent == Extent::Everything { 0.0 } else { unseen };
+        let in_first_mode_only = coded - sampled.iter().map(|sampled| sampled.coded(mode)).sum::<u64>();
+        let unseen = UNSEEN * (uncoded + in_first_mode_only) as f64;
         stored
             + index_rest
             + Estimate::new(0.0, unseen * unseen)

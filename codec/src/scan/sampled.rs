@@ -176,9 +176,9 @@ fn encode(
 }
 
 impl Sampled {
-    /// Bytes that were coded.
-    pub(super) fn coded(&self) -> u64 {
-        self.units.iter().map(|unit| unit.len).sum()
+    /// Bytes that were coded in a mode.
+    pub(super) fn coded(&self, mode: usize) -> u64 {
+        self.units.iter().filter(|unit| unit.coded[mode].is_some()).map(|unit| unit.len).sum()
     }
 
     /// What all units take in a mode.
@@ -192,7 +192,7 @@ impl Sampled {
         let of_sampled = self.units.iter().map(|unit| low_bits(unit) * unit.len as f64).sum::<f64>();
         let (of_all, of_places) =
             self.low_bits.as_ref().map_or((0.0, 0.0), |low_bits| (low_bits.mean, low_bits.variance));
-        let coded = self.coded() as f64;
+        let coded = self.coded(0) as f64;
         let ratio = (self.units.iter().map(of_first).sum::<f64>() + of_sampled) / coded - of_all;
         let variance = variance_of_mean(&ratios, self.of) + of_places;
         let mut estimate = Estimate::new(ratio.max(0.0) * len, variance * len * len);

@@ -15,8 +15,9 @@ use super::compress::{WEIGHTS, holds_weights, refuse_container};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::options::{Report, Threads};
+use crate::search::Places;
 use crate::tree::{self, Oddities, Tree};
-use crate::ui::progress::Meter;
+use crate::ui::progress::{Meter, Quiet};
 use crate::ui::size::{parse_size, show_size};
 use crate::ui::table::Table;
 use crate::ui::{self, count};
@@ -31,7 +32,7 @@ Examples:
   bigsmall scan --full model.gguf
       the same from all of it, which takes as long as compressing it three times
   bigsmall scan --base-dir /models my-tune
-      also which model in /models it is a fine-tune of, and what a patch would take
+      looks in /models, too, for the model that it is a fine-tune of, and says what a patch would take
   bigsmall scan --json Llama-3-8B
       the same for programs, with exact numbers
 
@@ -57,9 +58,9 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "256M")]
     sample: u64,
 
-    /// Look for the base of a fine-tune in DIR, in the cache of the Hub and among models seen before, as compress --auto-delta does
+    /// Look for the base of a fine-tune in DIR and below it as well; several times if need be
     ///
-    /// More than once for more directories. What was seen is remembered, as there.
+    /// It is looked for in the cache of the Hugging Face Hub and among models that compress --auto-delta has seen in any case.
     #[arg(long = "base-dir", value_name = "DIR")]
     base_dirs: Vec<PathBuf>,
 
@@ -82,9 +83,8 @@ struct Json {
     files: Vec<JsonFile>,
     groups: Vec<Group>,
     findings: Vec<Finding>,
-    /// With --base-dir, the base of each model.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bases: Option<Vec<JsonChoice>>,
+    /// The base of each model.
+    bases: Vec<JsonChoice>,
     total: Expected,
 }
 
@@ -184,9 +184,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let scans = scans.collect::<Result<Vec<Scanned>, Failure>>()?;
         Ok((scans, rayon::current_num_threads()))
     });
-    let bases = (!args.base_dirs.is_empty())
-        .then(|| auto_delta::choose(&args.source, &paths, &args.base_dirs, &meter))
-        .transpose();
+    let places = Places { directories: &args.base_dirs, remember: false };
+    let bases = auto_delta::choose(&args.source, &paths, places, &Quiet(&meter));
     drop(meter);
     let ((scanned, threads), bases) = (scanned?, bases?);
     if args.report.quiet {
@@ -199,11 +198,12 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             file: scanned.file.clone(),
             expected: Expected::of(std::slice::from_ref(scanned), threads),
         });
-        let bases = bases.map(|bases| bases.iter().map(Choice::json).collect());
+        let bases = bases.iter().map(Choice::json).collect();
         ui::print_json(&Json { files: files.collect(), groups, findings, bases, total })?;
     } else {
         ui::print(&describe(&scanned, &groups, &findings, &total))?;
-        if let Some(bases) = bases {
+        // That there is none is of interest to who has said where it should be.
+        if !args.base_dirs.is_empty() || bases.iter().any(Choice::is_found) {
             ui::print(&format!("\n{}", auto_delta::describe(&bases)))?;
         }
     }

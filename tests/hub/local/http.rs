@@ -3,6 +3,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::Wrong;
 
@@ -103,12 +106,14 @@ impl Response {
 }
 
 /// Answers the requests that come on a connection until it ends.
-pub fn serve(stream: TcpStream, answer: impl Fn(&Request) -> (Response, Option<Wrong>)) {
+pub fn serve(stream: TcpStream, rate: &AtomicU64, answer: impl Fn(&Request) -> (Response, Option<Wrong>)) {
     let mut out = stream.try_clone().unwrap();
     let mut input = BufReader::with_capacity(1 << 20, stream);
     while let Some(request) = read(&mut input, &mut out) {
         let (response, wrong) = answer(&request);
-        if write(&mut out, &request, &response, wrong.as_ref()).is_err() || wrong.is_some() {
+        if write(&mut out, rate.load(Ordering::Relaxed), &request, &response, wrong.as_ref()).is_err()
+            || wrong.is_some()
+        {
             return;
         }
     }
@@ -167,7 +172,13 @@ fn read_chunks(input: &mut impl BufRead) -> Option<Vec<u8>> {
     }
 }
 
-fn write(out: &mut impl Write, request: &Request, response: &Response, wrong: Option<&Wrong>) -> std::io::Result<()> {
+fn write(
+    out: &mut impl Write,
+    rate: u64,
+    request: &Request,
+    response: &Response,
+    wrong: Option<&Wrong>,
+) -> std::io::Result<()> {
     let body = &response.body[response.range.clone()];
     let len = match wrong {
         Some(Wrong::Length(more)) => body.len() as i64 + more,
@@ -190,6 +201,22 @@ fn write(out: &mut impl Write, request: &Request, response: &Response, wrong: Op
             body[middle] ^= 1;
             out.write_all(&body)
         }
-        _ => out.write_all(body),
+        _ => write_at(out, rate, body),
     }
+}
+
+/// Writes at most `rate` bytes a second; 0 for as many as can be.
+fn write_at(out: &mut impl Write, rate: u64, body: &[u8]) -> std::io::Result<()> {
+    /// Pieces in a second.
+    const PIECES: u64 = 50;
+    if rate == 0 {
+        return out.write_all(body);
+    }
+    let start = Instant::now();
+    for (number, piece) in body.chunks((rate / PIECES).max(1) as usize).enumerate() {
+        out.write_all(piece)?;
+        let due = Duration::from_secs(number as u64 + 1) / PIECES as u32;
+        thread::sleep(due.saturating_sub(start.elapsed()));
+    }
+    Ok(())
 }

@@ -12,6 +12,7 @@ pub mod repos;
 mod storage;
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -64,6 +65,8 @@ struct Shared {
     log: Mutex<Vec<String>>,
     endpoint: String,
     storage: String,
+    /// The most bytes that a connection brings in a second; 0 for as many as it can.
+    rate: AtomicU64,
 }
 
 impl LocalHub {
@@ -84,6 +87,7 @@ impl LocalHub {
                 log: Mutex::default(),
                 endpoint: url(&api),
                 storage: url(&storage),
+                rate: AtomicU64::new(0),
             }),
         };
         hub.serve(api, LocalHub::answer_api);
@@ -97,7 +101,7 @@ impl LocalHub {
             for stream in listener.incoming().flatten() {
                 let hub = hub.clone();
                 thread::spawn(move || {
-                    http::serve(stream, |request| {
+                    http::serve(stream, &hub.shared.rate, |request| {
                         let range = request.header("range").map(|range| format!(" {range}")).unwrap_or_default();
                         hub.shared.log.lock().unwrap().push(format!("{} {}{range}", request.method, request.path));
                         let fault = hub.take_fault(request);
@@ -118,6 +122,11 @@ impl LocalHub {
     /// Where it is.
     pub fn endpoint(&self) -> &str {
         &self.shared.endpoint
+    }
+
+    /// From now on no connection brings more than so many bytes in a second.
+    pub fn set_rate(&self, bytes_per_second: u64) {
+        self.shared.rate.store(bytes_per_second, Ordering::Relaxed);
     }
 
     /// Lets something go wrong.
