@@ -8,8 +8,8 @@ use bigsmall_codec::{Error, ErrorKind, Original, PlainFile, Stored};
 
 use crate::commands::{container_name, has_container_name, holds_weights};
 use crate::failure::Failure;
-use crate::interrupt;
 use crate::tree::{self, Oddities, Tree};
+use crate::ui::progress::Meter;
 
 /// `--base`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -26,6 +26,8 @@ pub struct BaseArgs {
 pub struct Bases {
     /// In the order in which they were given.
     models: Vec<Arc<Model>>,
+    /// Whether to show how far comparing them with what patches say is.
+    shows: bool,
 }
 
 /// A file of a model that may be a patch still to be completed.
@@ -42,16 +44,17 @@ enum File {
 }
 
 impl Bases {
-    /// Opens the models at `paths`. Those that are patches are of others among them, in whatever order.
+    /// Opens the models at `paths`. Those that are patches are of others among them, in whatever order. Unless it is to be `quiet`, a
+    /// meter is shown while one is read to be compared with what a patch says about it, so that no other may be shown at that time.
     ///
     /// # Errors
     /// When one cannot be read, or its base is not among them.
-    pub fn open(paths: &[PathBuf]) -> Result<Bases, Failure> {
+    pub fn open(paths: &[PathBuf], quiet: bool) -> Result<Bases, Failure> {
         let mut waiting: Vec<(usize, Vec<Part>)> =
             paths.iter().map(|path| parts(path)).collect::<Result<Vec<_>, _>>()?.into_iter().enumerate().collect();
         let mut opened: Vec<Option<Arc<Model>>> = vec![None; paths.len()];
         while !waiting.is_empty() {
-            let known = Bases { models: opened.iter().flatten().cloned().collect() };
+            let known = Bases { models: opened.iter().flatten().cloned().collect(), shows: !quiet };
             let (mut still, mut why) = (Vec::new(), None);
             for (number, parts) in waiting {
                 match known.complete(parts) {
@@ -68,12 +71,28 @@ impl Bases {
             }
             waiting = still;
         }
-        Ok(Bases { models: opened.into_iter().flatten().collect() })
+        Ok(Bases { models: opened.into_iter().flatten().collect(), shows: !quiet })
     }
 
     /// This model alone.
     pub fn of(model: Model) -> Bases {
-        Bases { models: vec![Arc::new(model)] }
+        Bases { models: vec![Arc::new(model)], shows: false }
+    }
+
+    /// Takes the MD5s of the first of the models, which a patch of it will record.
+    ///
+    /// # Errors
+    /// When it cannot be read, or a signal has come.
+    pub fn identify_first(&self) -> Result<(), Failure> {
+        let Some(model) = self.first() else { return Ok(()) };
+        Ok(model.identify(&self.meter(model, model.unidentified(None)))?)
+    }
+
+    /// A meter of so many bytes of a model that are to be read; nothing is shown of none.
+    fn meter(&self, model: &Model, bytes: u64) -> Meter {
+        let meter = Meter::new(bytes, !self.shows || bytes == 0);
+        meter.set_file(&format!("reading the base {}", model.name()));
+        meter
     }
 
     /// These, and the model that consists of `files`; patches among those are of these.
@@ -125,7 +144,8 @@ impl Bases {
         }
         let mut refusals = Vec::new();
         for model in &self.models {
-            match model.base_for(record, Check::Md5, &Interruptible) {
+            let meter = self.meter(model, model.unidentified(Some(record)));
+            match model.base_for(record, Check::Md5, &meter) {
                 Ok(base) => return stored.with_base(base).map_err(|e| e.in_file(path).into()),
                 Err(error) if error.kind() == ErrorKind::WrongBase => refusals.push(error.in_file(path).to_string()),
                 Err(error) => return Err(error.into()),
@@ -156,17 +176,6 @@ impl Bases {
 /// The failure of having no base, with what to do.
 fn missing_base(error: Error) -> Failure {
     Failure::new(format!("{error}\ngive it with --base"))
-}
-
-/// No progress shown, cancelled by signals.
-struct Interruptible;
-
-impl bigsmall_codec::Progress for Interruptible {
-    fn advance(&self, _: u64) {}
-
-    fn cancelled(&self) -> bool {
-        interrupt::caught().is_some()
-    }
 }
 
 /// The files of the model at `path`.
@@ -235,13 +244,13 @@ fn container_name_of(path: &Path) -> PathBuf {
     path.with_file_name(container_name(path))
 }
 
-/// The model at `path`, a file or directory; patches in it are of `bases`.
+/// The model at `path`, a file or directory; patches in it are of `bases`. Whether a meter is shown is as in [`Bases::open`].
 ///
 /// # Errors
 /// When it cannot be read, has no tensors, or a base of it is not among `bases`.
-pub fn open_model(path: &Path, bases: &[PathBuf]) -> Result<Arc<Model>, Failure> {
+pub fn open_model(path: &Path, bases: &[PathBuf], quiet: bool) -> Result<Arc<Model>, Failure> {
     let all: Vec<PathBuf> = std::iter::once(path.to_owned()).chain(bases.iter().cloned()).collect();
-    let mut opened = Bases::open(&all)?.models.into_iter();
+    let mut opened = Bases::open(&all, quiet)?.models.into_iter();
     Ok(opened.next().expect("as many were opened as were named"))
 }
 

@@ -211,7 +211,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     }
     let transfer = plan(args)?;
     interrupt::watch()?;
-    let bases = Bases::open(&args.delta_from)?;
+    let bases = Bases::open(&args.delta_from, args.report.quiet)?;
+    bases.identify_first()?;
     let total = transfer.conversions().map(|item| item.source_len).sum::<u64>() + transfer.copies().bytes;
     let meter = Meter::new(total, args.report.quiet);
     let existing = args.force.existing();

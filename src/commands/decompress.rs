@@ -92,7 +92,7 @@ pub struct Args {
 /// When it may not or cannot be done.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     interrupt::watch()?;
-    restore_all(args, &Bases::open(&args.base.bases)?)
+    restore_all(args, &Bases::open(&args.base.bases, args.report.quiet)?)
 }
 
 /// Decompresses, patches over `bases` and not over what the arguments name.

@@ -36,6 +36,17 @@ pub enum Check {
     Probe,
 }
 
+/// Asks whether to give up, but makes no progress: that is counted in bytes of something else.
+struct Silent<'a>(&'a dyn Progress);
+
+impl Progress for Silent<'_> {
+    fn advance(&self, _: u64) {}
+
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}
+
 /// A tensor of a [`Model`].
 #[derive(Debug)]
 pub struct ModelTensor {
@@ -207,7 +218,20 @@ impl Model {
         }
     }
 
-    /// Sees to it that the MD5s of all tensors are known.
+    /// Bytes of the tensors whose MD5s are not known, of all or of those that a patch needs: the progress that
+    /// [`identify`](Model::identify) makes, or [`base_for`](Model::base_for).
+    pub fn unidentified(&self, record: Option<&BaseRecord>) -> u64 {
+        let unknown = |tensor: &&ModelTensor| tensor.md5.get().is_none();
+        match record {
+            None => self.tensors.iter().filter(unknown).map(ModelTensor::byte_len).sum(),
+            Some(record) => {
+                let needed = record.tensors.iter().filter_map(|needed| self.tensor(&needed.name));
+                needed.filter(unknown).map(ModelTensor::byte_len).sum()
+            }
+        }
+    }
+
+    /// Sees to it that the MD5s of all tensors are known. Makes progress by their bytes.
     ///
     /// # Errors
     /// [`ErrorKind::Cancelled`], and those of reading.
@@ -229,6 +253,7 @@ impl Model {
                     return Err(cancelled());
                 }
                 hashes.advance(ranges[0].start + done, STEP);
+                progress.advance(STEP.min(total - done));
             }
             for (tensor, md5) in unknown.into_iter().zip(hashes.finish()) {
                 let md5 = md5.map_err(|error| error.context(format_args!("{} of {:?}", file.name, self.name)))?;
@@ -273,7 +298,7 @@ impl Model {
 
     /// What a patch says that needs these tensors of the model, each by its number.
     pub(crate) fn record(&self, tensors: &[usize], progress: &dyn Progress) -> Result<BaseRecord> {
-        let fingerprint = self.fingerprint(progress)?;
+        let fingerprint = self.fingerprint(&Silent(progress))?;
         let tensor = |&number: &usize| {
             let tensor = &self.tensors[number];
             Ok(BaseTensor {

@@ -86,8 +86,9 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     if let Some(patch) = &args.patch {
         check_replaceable(patch, args.force.existing())?;
     }
-    let (before, after) = (open_model(&args.before, &args.base.bases)?, open_model(&args.after, &args.base.bases)?);
     interrupt::watch()?;
+    let open = |path: &Path| open_model(path, &args.base.bases, args.report.quiet);
+    let (before, after) = (open(&args.before)?, open(&args.after)?);
     let (tensors_before, tensors_after) = (tensors_of(&before)?, tensors_of(&after)?);
     let comparison = Comparison::of(&tensors_before, &tensors_after)?;
     let meter = Meter::new(comparison.bytes(), args.report.quiet);
@@ -119,7 +120,7 @@ fn write_patch(args: &Args, before: &Model, patch: &Path, progress: &dyn Progres
             args.after.display()
         )));
     }
-    let (source, name) = open_original(&args.after, &Bases::open(&args.base.bases)?)?;
+    let (source, name) = open_original(&args.after, &Bases::open(&args.base.bases, true)?)?;
     let name = name.unwrap_or_else(|| recorded_name(&args.after));
     let mut file = NewFile::create(patch, args.force.existing())?;
     let mut out = BufWriter::with_capacity(1 << 20, &mut file);

@@ -48,7 +48,7 @@ pub fn complete(args: &Args, hub: Option<&Hub>, cache: &Path, root: &Path) -> Re
     }
     let Found { paths: base, bases } = match args.bases.as_slice() {
         [] => Search { args, hub, cache }.base_of(&args.source.to_string(), root, &patches, 1)?,
-        named => Found { paths: named.to_vec(), bases: Bases::open(named)? },
+        named => Found { paths: named.to_vec(), bases: Bases::open(named, args.report.quiet)? },
     };
     if let Some(output) = &args.output {
         // It compares every tensor that is needed of the base before it writes anything.
