@@ -121,6 +121,43 @@ fn tensors_are_found_wherever_they_lie() {
     }
 }
 
+/// The rows of `bytes`, of `heads` heads, as GGUF files have them: the halves of each head interleaved.
+fn interleaved(bytes: &[u8], rows: usize, heads: usize) -> Vec<u8> {
+    let (row, head) = (bytes.len() / rows, rows / heads);
+    let source = |at: usize| at / head * head + at % head % 2 * (head / 2) + at % head / 2;
+    (0..rows).flat_map(|at| bytes[source(at) * row..][..row].to_vec()).collect()
+}
+
+#[test]
+fn rows_that_were_moved_within_heads_are_found() {
+    // Of several chunks; the third has heads of which none begins in the middle of the tensor.
+    let all: Vec<Vec<f32>> = (0..3).map(|seed| weights(160 * 1200, 60 + seed)).collect();
+    let tensors = |names: [&str; 3], dtype| {
+        names.into_iter().zip(&all).map(|(name, all)| Tensor::new(name, dtype, &[160, 1200], all)).collect::<Vec<_>>()
+    };
+    let moved = |names, dtype| {
+        let mut tensors = tensors(names, dtype);
+        for (tensor, heads) in tensors.iter_mut().zip([10, 2, 5]) {
+            tensor.bytes = interleaved(&tensor.bytes, 160, heads);
+        }
+        file(&tensors)
+    };
+    let (names, others) = (["q", "k", "k2"], ["blk.0.attn_q", "blk.0.attn_k", "blk.1.attn_k"]);
+    let (plain, options) = (file(&tensors(names, "BF16")), Options::default());
+    let patch = round_trip(&moved(others, "BF16"), &model(&[memory(&plain)]), &options);
+    assert!(patch.len() < 2000, "{} bytes", patch.len());
+    assert_eq!(self::names(&patch), names);
+    // The other way round, and of another dtype.
+    let patch = round_trip(&plain, &model(&[memory(&moved(others, "BF16"))]), &options);
+    assert!(patch.len() < 2000, "{} bytes the other way round", patch.len());
+    let patch = round_trip(&moved(others, "F32"), &model(&[memory(&file(&tensors(names, "F32")))]), &options);
+    assert!(patch.len() < 2000, "{} bytes of F32", patch.len());
+    // A base whose rows are moved differently is another one.
+    let wrong = memory(&moved(names, "F32"));
+    let record = open(&patch).base_record().unwrap().clone();
+    assert_eq!(model(&[wrong]).base_for(&record, Check::Md5, &()).unwrap_err().kind(), ErrorKind::WrongBase);
+}
+
 #[test]
 fn renamed_tensors_are_found() {
     let before: Vec<Vec<f32>> = (0..4).map(|seed| weights(30_000, seed)).collect();

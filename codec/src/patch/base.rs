@@ -95,9 +95,12 @@ impl Base {
             let within = offset - (end - tensor.len);
             let len = (end - offset).min(rest.len() as u64) as usize;
             let (now, later) = rest.split_at_mut(len);
-            part.original.read_at(part.offset + within, now).map_err(|error| {
-                error.context(format_args!("base {:?}, tensor {:?}", self.record.name, tensor.name))
-            })?;
+            let read = |at: u64, buf: &mut [u8]| part.original.read_at(part.offset + at, buf);
+            let done = match tensor.order {
+                Some(order) => order.read_at(tensor.len / tensor.shape[0], within, now, read),
+                None => read(within, now),
+            };
+            done.map_err(|error| error.context(format_args!("base {:?}, tensor {:?}", self.record.name, tensor.name)))?;
             (offset, rest, at) = (end, later, at + 1);
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Which parts of an original have something in a base that they can be coded against.
 
 use super::model::{Model, ModelTensor};
+use super::order::RowOrder;
 use super::partners;
 use crate::chunk::delta::convert;
 use crate::diff::Tensor;
@@ -24,8 +25,8 @@ pub(crate) struct Matching {
     pub(crate) layout: Layout,
     /// That of each segment.
     pub(crate) bases: Vec<Option<SegmentBase>>,
-    /// The numbers of the tensors of the model that are used, one behind the other.
-    pub(crate) used: Vec<usize>,
+    /// The numbers of the tensors of the model that are used, one behind the other, each with the order of its rows if that is not their own.
+    pub(crate) used: Vec<(usize, Option<RowOrder>)>,
     /// Bytes of these.
     used_len: u64,
 }
@@ -43,8 +44,11 @@ impl Matching {
     pub(crate) fn of(source: &dyn Original, layout: Layout, model: &Model) -> Result<Matching> {
         let tuned: Vec<Tensor<'_>> = layout.tensors.iter().map(|tensor| of_layout(tensor, source)).collect();
         let base: Vec<Tensor<'_>> = model.tensors().iter().map(|tensor| model.view(tensor)).collect();
-        let partners = partners::find(&tuned, &base)?;
+        let mut partners = partners::find(&tuned, &base)?;
+        let orders = partners::find_moved(&tuned, &base, &mut partners)?;
         drop(tuned);
+        let partners: Vec<_> =
+            partners.into_iter().zip(orders).map(|(partner, order)| Some((partner?, order))).collect();
         let Layout { segments, tensors } = layout;
         let empty = Layout { segments: Vec::new(), tensors: Vec::new() };
         let mut matching = Matching { layout: empty, bases: Vec::new(), used: Vec::new(), used_len: 0 };
@@ -68,16 +72,23 @@ impl Matching {
         Ok(matching)
     }
 
-    fn push_tensor(&mut self, tensor: &TensorLayout, partner: Option<usize>, content: Content, model: &Model) {
+    fn push_tensor(
+        &mut self,
+        tensor: &TensorLayout,
+        partner: Option<(usize, Option<RowOrder>)>,
+        content: Content,
+        model: &Model,
+    ) {
         let TensorLayout { range, element, .. } = tensor;
         let part = |range| SegmentLayout { range, element: *element, content };
-        let common = partner.and_then(|number| Some((number, common(tensor, &model.tensors()[number])?)));
-        let Some((number, elements)) = common else {
+        let common =
+            partner.and_then(|(number, order)| Some((number, order, common(tensor, &model.tensors()[number])?)));
+        let Some((number, order, elements)) = common else {
             return self.push(part(range.clone()), None);
         };
         let base_element = model.tensors()[number].element;
         let offset = self.used_len;
-        self.used.push(number);
+        self.used.push((number, order));
         self.used_len += model.tensors()[number].byte_len();
         let end = range.start + elements * element.size() as u64;
         self.push(part(range.start..end), Some(SegmentBase { offset, element: base_element }));

@@ -11,11 +11,13 @@
 mod base;
 mod matching;
 mod model;
+mod order;
 pub(crate) mod partners;
 mod record;
 
 pub use base::Base;
 pub(crate) use matching::{Matching, SegmentBase};
 pub use model::{Check, Model, ModelTensor};
+pub use order::RowOrder;
 pub use partners::plain;
 pub use record::{BaseRecord, BaseTensor, Fingerprint};

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::base::{Base, Part};
+use super::order::RowOrder;
 use super::record::{BaseRecord, BaseTensor, Fingerprint};
 use crate::Progress;
 use crate::checksum::checksum;
@@ -296,10 +297,10 @@ impl Model {
         Ok(*tensor.probe.get_or_init(|| checksum(&bytes)))
     }
 
-    /// What a patch says that needs these tensors of the model, each by its number.
-    pub(crate) fn record(&self, tensors: &[usize], progress: &dyn Progress) -> Result<BaseRecord> {
+    /// What a patch says that needs these tensors of the model, each by its number, with its rows in an order of their own or another.
+    pub(crate) fn record(&self, tensors: &[(usize, Option<RowOrder>)], progress: &dyn Progress) -> Result<BaseRecord> {
         let fingerprint = self.fingerprint(&Silent(progress))?;
-        let tensor = |&number: &usize| {
+        let tensor = |&(number, order): &(usize, Option<RowOrder>)| {
             let tensor = &self.tensors[number];
             Ok(BaseTensor {
                 name: tensor.name.clone(),
@@ -308,6 +309,7 @@ impl Model {
                 len: tensor.byte_len(),
                 md5: *tensor.md5.get().expect("the fingerprint needs all of them"),
                 probe: self.probe(tensor)?,
+                order,
             })
         };
         let tensors = tensors.iter().map(tensor).collect::<Result<_>>()?;
@@ -316,8 +318,8 @@ impl Model {
     }
 
     /// These tensors, each by its number, as the base of a patch that says so about them.
-    pub(crate) fn base_of(&self, tensors: &[usize], record: BaseRecord) -> Base {
-        Base::new(tensors.iter().map(|&number| self.part(&self.tensors[number])).collect(), record)
+    pub(crate) fn base_of(&self, tensors: &[(usize, Option<RowOrder>)], record: BaseRecord) -> Base {
+        Base::new(tensors.iter().map(|&(number, _)| self.part(&self.tensors[number])).collect(), record)
     }
 
     fn part(&self, tensor: &ModelTensor) -> Part {

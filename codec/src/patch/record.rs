@@ -4,6 +4,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+use super::order::RowOrder;
 use crate::error::{Error, Result};
 use crate::hashes::Md5;
 use crate::wire::{Put, Reader};
@@ -54,6 +55,8 @@ pub struct BaseTensor {
     pub md5: [u8; 16],
     /// The XXH3 of its first 4 KiB, 4 KiB in its middle and its last 4 KiB: enough to tell what it is not, at once.
     pub probe: u64,
+    /// The order that its rows are taken in, if it is not their own.
+    pub order: Option<RowOrder>,
 }
 
 /// What a patch says about its base.
@@ -105,6 +108,15 @@ impl BaseRecord {
             out.extend_from_slice(&tensor.md5);
             out.put_u64(tensor.probe);
         }
+        let moved = self.tensors.iter().enumerate().filter_map(|(number, tensor)| Some((number, tensor.order?)));
+        let moved: Vec<(usize, RowOrder)> = moved.collect();
+        if !moved.is_empty() {
+            out.put_varint(moved.len() as u64);
+            for (number, order) in moved {
+                out.put_varint(number as u64);
+                order.write(&mut out);
+            }
+        }
         out
     }
 
@@ -126,11 +138,14 @@ impl BaseRecord {
             let shape = (0..dims).map(|_| reader.varint()).collect::<Result<Vec<u64>>>()?;
             let len = reader.varint()?;
             total = total.checked_add(len).ok_or_else(|| Error::corrupt("the tensors of the base are too long"))?;
-            tensors.push(BaseTensor { name, dtype, shape, len, md5: [0; 16], probe: 0 });
+            tensors.push(BaseTensor { name, dtype, shape, len, md5: [0; 16], probe: 0, order: None });
         }
         for tensor in &mut tensors {
             tensor.md5 = reader.array()?;
             tensor.probe = reader.u64()?;
+        }
+        if reader.remaining() > 0 {
+            read_orders(&mut reader, &mut tensors)?;
         }
         reader.finish()?;
         if tensors.is_empty() {
@@ -140,6 +155,64 @@ impl BaseRecord {
     }
 }
 
+/// Reads the orders of those that have one.
+fn read_orders(reader: &mut Reader<'_>, tensors: &mut [BaseTensor]) -> Result<()> {
+    let count = reader.count(3)?;
+    let mut next = 0;
+    for _ in 0..count {
+        let number = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
+        let order = RowOrder::read(reader)?;
+        let tensor = tensors.get_mut(number).filter(|tensor| number >= next && order.fits(&tensor.shape, tensor.len));
+        let tensor =
+            tensor.ok_or_else(|| Error::corrupt("rows are moved in a tensor of the base that has no such rows"))?;
+        tensor.order = Some(order);
+        next = number + 1;
+    }
+    if count == 0 {
+        return Err(Error::corrupt("the base has a list of moved rows without any"));
+    }
+    Ok(())
+}
+
 fn string(reader: &mut Reader<'_>) -> Result<String> {
     String::from_utf8(reader.bytes()?.to_vec()).map_err(|_| Error::corrupt("a name is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(order: Option<RowOrder>) -> BaseRecord {
+        let tensor = |name: &str, order| BaseTensor {
+            name: name.to_owned(),
+            dtype: "BF16".to_owned(),
+            shape: vec![8, 3],
+            len: 48,
+            md5: [7; 16],
+            probe: 9,
+            order,
+        };
+        let tensors = vec![tensor("a", None), tensor("b", order)];
+        BaseRecord { name: "base".to_owned(), fingerprint: Fingerprint([1; 32]), files: 1, len: 100, tensors }
+    }
+
+    #[test]
+    fn a_record_comes_back_with_the_orders_of_rows() {
+        let ordered = record(Some(RowOrder { head: 4, interleaves: true }));
+        assert_eq!(BaseRecord::read(&ordered.write()).unwrap(), ordered);
+        let plain = record(None);
+        assert_eq!(BaseRecord::read(&plain.write()).unwrap(), plain);
+        assert_eq!(ordered.write().len(), plain.write().len() + 4);
+    }
+
+    #[test]
+    fn orders_that_cannot_be_are_refused() {
+        let refused = |orders: &[u8]| BaseRecord::read(&[&record(None).write(), orders].concat()).is_err();
+        assert!(!refused(&[1, 1, 4, 1]) && !refused(&[2, 0, 8, 0, 1, 4, 1]));
+        assert!(refused(&[0]), "a list without any");
+        assert!(refused(&[1, 2, 4, 1]), "there is no third tensor");
+        assert!(refused(&[2, 1, 4, 1, 0, 4, 1]) && refused(&[2, 1, 4, 1, 1, 4, 1]), "not ascending");
+        assert!(refused(&[1, 1, 3, 1]) && refused(&[1, 1, 2, 1]) && refused(&[1, 1, 0, 1]) && refused(&[1, 1, 6, 1]));
+        assert!(refused(&[1, 1, 4, 2]) && refused(&[1, 1, 4]) && refused(&[1, 1, 4, 1, 0]));
+    }
 }

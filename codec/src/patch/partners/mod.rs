@@ -5,6 +5,7 @@
 //! ([`values`]). What is in doubt has no partner: a wrong one costs more than none.
 
 mod names;
+mod rows;
 mod values;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use crate::error::Result;
 use crate::split::Element;
 
 pub use names::plain;
+pub(crate) use rows::find_moved;
 
 /// For each tensor of `tuned` the number of its partner in `base`. Several may have the same, if their values say so. Reads at most a
 /// few hundred elements of any tensor, and none where names are enough.

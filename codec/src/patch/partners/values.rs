@@ -23,8 +23,8 @@ const CLOSE: f32 = 0.5;
 const CLEARLY: f32 = 0.5;
 
 /// Some values of a tensor.
-struct Sample {
-    number: usize,
+pub(super) struct Sample {
+    pub(super) number: usize,
     values: Vec<f32>,
     /// The distances of all from their mean.
     spread: f32,
@@ -73,10 +73,10 @@ pub(super) fn match_near(tuned: &[Tensor<'_>], base: &[Tensor<'_>], partners: &m
 }
 
 /// The number of the one that is clearly the closest.
-fn nearest<'a>(sample: &Sample, others: impl Iterator<Item = &'a Sample>) -> Option<usize> {
+pub(super) fn nearest<'a>(sample: &Sample, others: impl Iterator<Item = &'a Sample>) -> Option<usize> {
     let (mut best, mut nearest, mut second) = (None, f32::INFINITY, f32::INFINITY);
     for other in others.filter(|other| other.values.len() == sample.values.len()) {
-        let distance: f32 = sample.values.iter().zip(&other.values).map(|(a, b)| (a - b).abs()).sum();
+        let distance = distance(sample, other);
         if distance < nearest {
             (best, nearest, second) = (Some(other), distance, nearest);
         } else {
@@ -88,6 +88,16 @@ fn nearest<'a>(sample: &Sample, others: impl Iterator<Item = &'a Sample>) -> Opt
     (is_close && (nearest == 0.0 || nearest < CLEARLY * second)).then_some(best.number)
 }
 
+fn distance(one: &Sample, other: &Sample) -> f32 {
+    one.values.iter().zip(&other.values).map(|(a, b)| (a - b).abs()).sum()
+}
+
+/// The distance of two samples that are close.
+pub(super) fn distance_of_close(one: &Sample, other: &Sample) -> Option<f32> {
+    let distance = distance(one, other);
+    (distance < CLOSE * one.spread.min(other.spread)).then_some(distance)
+}
+
 /// Samples of these tensors, without those that tell nothing.
 fn samples(tensors: &[Tensor<'_>], numbers: &[usize]) -> Result<Vec<Sample>> {
     let sample = |&number: &usize| sample(&tensors[number], number).transpose();
@@ -97,14 +107,19 @@ fn samples(tensors: &[Tensor<'_>], numbers: &[usize]) -> Result<Vec<Sample>> {
 /// A sample of a tensor of floats; `None` if its values are all the same, not all numbers, or too few.
 fn sample(tensor: &Tensor<'_>, number: usize) -> Result<Option<Sample>> {
     let element = Element::of_float(tensor.dtype).expect("only floats are sampled");
+    sample_of(tensor, number, 0, tensor.byte_len() / element.size() as u64)
+}
+
+/// The same from the middle of `elements` elements of it from number `first` on, which lie in it.
+pub(super) fn sample_of(tensor: &Tensor<'_>, number: usize, first: u64, elements: u64) -> Result<Option<Sample>> {
+    let element = Element::of_float(tensor.dtype).expect("only floats are sampled");
     let size = element.size() as u64;
-    let elements = tensor.byte_len() / size;
     if elements < FEWEST {
         return Ok(None);
     }
     let count = elements.min(SAMPLED);
     let mut bytes = vec![0; (count * size) as usize];
-    tensor.read_at((elements - count) / 2 * size, &mut bytes)?;
+    tensor.read_at((first + (elements - count) / 2) * size, &mut bytes)?;
     let mut wide = Vec::new();
     convert(element, Element::F32, &bytes, &mut wide);
     let values: Vec<f32> = wide.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
