@@ -4,13 +4,14 @@
 //! side, and GGUF files the other way than what they are made of: rows of the projections of queries and keys are then moved within
 //! their heads, and all else about them is the same.
 
-use std::ops::Range;
-
 use crate::error::{Error, Result};
 use crate::wire::{Put, Reader};
 
 /// The fewest rows of a head: with two there is nothing to move.
 const FEWEST_ROWS: u64 = 4;
+
+/// The longest row in bytes: whole rows are read, however little of them is wanted.
+const LONGEST_ROW: u64 = 1 << 20;
 
 /// How rows of a base are moved within each attention head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +30,12 @@ impl RowOrder {
         first + if self.interleaves { within % 2 * half + within / 2 } else { within % half * 2 + within / half }
     }
 
-    /// Whether a tensor of this shape and length has whole heads.
+    /// Whether a tensor of this shape and length has whole heads, and rows that are not too long.
     pub(crate) fn fits(self, shape: &[u64], len: u64) -> bool {
         let rows = shape.first().copied().unwrap_or(0);
-        let heads =
+        let is_whole =
             self.head >= FEWEST_ROWS && self.head.is_multiple_of(2) && rows > 0 && rows.is_multiple_of(self.head);
-        heads && len >= rows && len.is_multiple_of(rows)
+        is_whole && len.is_multiple_of(rows) && (1..=LONGEST_ROW).contains(&(len / rows))
     }
 
     pub(crate) fn write(self, out: &mut Vec<u8>) {
@@ -63,7 +64,7 @@ impl RowOrder {
         read: impl Fn(u64, &mut [u8]) -> Result<()>,
     ) -> Result<()> {
         let end = offset + buf.len() as u64;
-        let (mut rows, mut span) = (vec![0; 0], Vec::new());
+        let (mut rows, mut span) = (Vec::new(), Vec::new());
         let mut first = offset / row;
         while first * row < end {
             // So many rows of one head.
@@ -73,7 +74,7 @@ impl RowOrder {
             for part in 0..2 {
                 // Those that are moved alike: every other one, or those of a half.
                 let (start, step) = match self.interleaves {
-                    true => (first + (first % 2 + part) % 2, 2),
+                    true => (first + part, 2),
                     false => ((first - first % self.head + part * half).max(first), 1),
                 };
                 let stop =
@@ -82,7 +83,7 @@ impl RowOrder {
                     continue;
                 }
                 let moved: Vec<u64> = (start..stop).step_by(step).collect();
-                let Range { start: from, end: to } = self.source(moved[0])..self.source(moved[moved.len() - 1]) + 1;
+                let (from, to) = (self.source(moved[0]), self.source(moved[moved.len() - 1]) + 1);
                 span.resize(((to - from) * row) as usize, 0);
                 read(from * row, &mut span)?;
                 for &at in &moved {
@@ -141,6 +142,7 @@ mod tests {
         let fits = |head, shape: &[u64], len| RowOrder { head, interleaves: true }.fits(shape, len);
         assert!(fits(4, &[8, 3], 48));
         assert!(!fits(3, &[9, 3], 27) && !fits(2, &[8, 3], 24) && !fits(0, &[8, 3], 24) && !fits(6, &[8, 3], 24));
+        assert!(fits(4, &[8, 1 << 20], 8 << 20) && !fits(4, &[8, 2 << 20], 16 << 20), "rows that are too long");
         assert!(!fits(4, &[], 2) && !fits(4, &[0, 3], 0) && !fits(4, &[8], 9) && !fits(4, &[8, 0], 0));
     }
 }
