@@ -248,9 +248,11 @@ fn bounds(model: &Model) -> String {
         let elements: f64 = elements.map(|tensor| tensor.shape.iter().map(|&dim| dim as f64).product::<f64>()).sum();
         let whole = whole / elements.max(1.0);
         let width = |bits: f64| (bits * 100.0 / whole).clamp(0.0, 100.0);
+        // Elements of quantised blocks take no whole number of bits.
+        let digits = if (whole - whole.round()).abs() < 0.005 { 0 } else { 2 };
         let _ = write!(
             content,
-            "<div class=\"row\"><div class=\"what\"><span><code>{}</code></span><span>{stored:.2} of {whole:.0} bits · bound {entropy:.2}</span></div>\
+            "<div class=\"row\"><div class=\"what\"><span><code>{}</code></span><span>{stored:.2} of {whole:.digits$} bits · bound {entropy:.2}</span></div>\
              <div class=\"bar\"><i class=\"outer\" style=\"width:100%\"></i><i class=\"inner\" style=\"width:{:.2}%\"></i>\
              <i class=\"bound\" style=\"left:{:.2}%\"></i></div></div>",
             escaped(&kind),
