@@ -193,7 +193,15 @@ impl Differences {
         let mut model = Model::new("base");
         model.add("base", Arc::new(Memory::new(base.bytes().to_vec())))?;
         let matching = Matching::of(tuned, Layout::of(tuned)?, &model)?;
-        let used: Vec<u8> = matching.used.iter().flat_map(|&at| &base.bytes()[range_of(&model, at)]).copied().collect();
+        let used: Vec<u8> = matching
+            .used
+            .iter()
+            .flat_map(|&(at, order)| {
+                assert!(order.is_none(), "rows of the bench's bases are not moved");
+                &base.bytes()[range_of(&model, at)]
+            })
+            .copied()
+            .collect();
         let mut segments = Vec::new();
         for (segment, from) in matching.layout.segments.iter().zip(&matching.bases) {
             let (Some(from), Some(kind)) = (from, Kind::of(segment.element)) else { continue };
