@@ -17,7 +17,7 @@ use local::{LocalHub, TOKEN};
 use support::*;
 
 /// Commands that are not run, by the page and what they begin with, and why.
-const NOT_RUN: [(&str, &str, &str); 9] = [
+const NOT_RUN: [(&str, &str, &str); 12] = [
     ("README.md", "scripts/demo.sh", "takes minutes; .ci/run runs it"),
     ("README.md", "scripts/test.sh", "would run this test"),
     ("docs/gguf.md", "llama-cli", "needs llama.cpp; tests/loaders.rs loads with its library"),
@@ -25,6 +25,9 @@ const NOT_RUN: [(&str, &str, &str); 9] = [
     ("docs/gpu.md", "bigsmall decompress", "needs a GPU and the feature cuda; scripts/gpu.sh does it with an emulator"),
     ("docs/gpu.md", "bigsmall verify", "the same"),
     ("docs/gpu.md", "bigsmall benchmark", "the same"),
+    ("docs/library.md", "cargo build", "builds all once more; the tests of codec/c build the library"),
+    ("docs/library.md", "cargo rustc", "the same"),
+    ("docs/library.md", "cc ", "the same; they compile and run a program"),
     ("docs/mount.md", "systemctl", "needs systemd"),
     ("docs/mount.md", "docker run", "needs docker"),
 ];
