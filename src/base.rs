@@ -99,6 +99,7 @@ impl Bases {
     ///
     /// # Errors
     /// When a file cannot be read, or its base is not among these.
+    #[cfg(feature = "hub")]
     pub fn with(mut self, files: &[PathBuf]) -> Result<Bases, Failure> {
         let model = self.model_of(files)?;
         self.models.push(Arc::new(model));

@@ -179,7 +179,8 @@ fn run_pipeline(args: &RunArgs) -> Result<ExitCode, Failure> {
         _ => Mode::Balanced,
     };
     let options = Options { mode, chunk_size: mode.chunk_size() };
-    let revision = Revision { repo: args.source.repo.clone(), commit: state.commit.clone(), private: false };
+    let revision =
+        Revision { repo: args.source.repo.clone(), commit: state.commit.clone(), private: false, files: None };
     let all = hub.files(&revision)?;
     let delivery = Delivery {
         hub: &hub,

@@ -1,7 +1,7 @@
 //! What can be asked of the Hub and what it answers.
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use ureq::Body;
 use ureq::http::header::LINK;
 use ureq::http::{HeaderMap, Response};
@@ -18,6 +18,8 @@ pub struct Revision {
     /// The commit, by 40 digits.
     pub commit: String,
     pub private: bool,
+    /// How many files it has, if that is known.
+    pub files: Option<usize>,
 }
 
 /// A file in a repo.
@@ -41,6 +43,8 @@ struct InfoJson {
     sha: Option<String>,
     #[serde(default)]
     private: bool,
+    /// All files; their names are asked for with their hashes.
+    siblings: Option<Vec<IgnoredAny>>,
 }
 
 #[derive(Deserialize)]
@@ -81,13 +85,14 @@ impl Hub {
         let commit = info.sha.filter(|sha| super::repo::is_commit(sha)).ok_or_else(|| {
             Error::new(ErrorKind::Corrupt, format!("{subject}: the Hub does not say which commit it is"))
         })?;
-        Ok(Revision { repo: source.repo.clone(), commit, private: info.private })
+        let files = info.siblings.map(|files| files.len());
+        Ok(Revision { repo: source.repo.clone(), commit, private: info.private, files })
     }
 
     /// All files of a repo at a commit.
     ///
     /// # Errors
-    /// When one of them has an impossible name or no id, among others.
+    /// When one of them has an impossible name or no id, or some are kept back, among others.
     pub fn files(&self, revision: &Revision) -> Result<Vec<File>> {
         let subject = revision.repo.as_str();
         let first = self.api(&format!("models/{}/tree/{}?recursive=true", revision.repo, revision.commit));
@@ -99,7 +104,18 @@ impl Hub {
             })?;
             Ok(File { path: RepoPath::parse(&entry.path)?, size, id })
         });
-        files.collect()
+        let files: Vec<File> = files.collect::<Result<_>>()?;
+        // A long list comes in pages, and there are mirrors that know of the first alone.
+        match revision.files {
+            Some(count) if files.len() < count => Err(Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "{subject}: it has {count} files, but the server lists {} of them; if it is a mirror, ask the Hub itself (HF_ENDPOINT)",
+                    files.len()
+                ),
+            )),
+            _ => Ok(files),
+        }
     }
 
     /// Where the contents of a file are asked for.

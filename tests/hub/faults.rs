@@ -117,6 +117,17 @@ fn wrong_bytes_are_not_kept() {
 }
 
 #[test]
+fn lists_that_end_early_are_noticed() {
+    let (client, files, _) = published();
+    client.hub.fault("GET", "/tree/", 1, Wrong::Without("Link"));
+    let said = client.fails(2, "pull org/model here");
+    assert!(said.contains("but the server lists 3 of them"), "{said}");
+    assert!(!client.scratch.path("here").join(SHARD).exists());
+    client.ok("pull org/model here");
+    assert_complete(&client, &files);
+}
+
+#[test]
 fn wrong_lengths_are_noticed() {
     let (client, files, _) = published();
     client.hub.fault("GET", LARGE, 1, Wrong::Length(1000));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -10,9 +11,6 @@ use serde_json::{Value, json};
 use super::http::{Request, Response, decode};
 use super::repos::{Entry, Repo, State, Tree};
 use super::{LocalHub, READ_TOKEN, TOKEN, USER};
-
-/// Entries on one page of a list: few, so that there are several.
-const PAGE: usize = 3;
 
 /// The right that a request has.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
@@ -75,7 +73,7 @@ impl LocalHub {
     /// One page of a list, and where the next one is.
     fn page(&self, request: &Request, entries: &[Value]) -> Response {
         let start: usize = request.parameter("cursor").map_or(0, |cursor| cursor.parse().unwrap());
-        let end = entries.len().min(start + PAGE);
+        let end = entries.len().min(start + self.shared.page.load(Ordering::Relaxed));
         let page = Response::json(&Value::from(entries[start..end].to_vec()));
         if end == entries.len() {
             return page;
@@ -129,7 +127,7 @@ impl LocalHub {
         };
         let tree = &repo.commits[&commit];
         match (request.method.as_str(), rest) {
-            ("GET", [] | ["revision", _]) => {
+            ("GET" | "HEAD", [] | ["revision", _]) => {
                 let siblings: Vec<Value> = tree.keys().map(|path| json!({ "rfilename": path })).collect();
                 Response::json(&json!({
                     "id": name, "modelId": name, "sha": commit, "private": repo.private, "gated": repo.gated,

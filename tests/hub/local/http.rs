@@ -80,6 +80,11 @@ impl Response {
         Response { status: 200, headers: Vec::new(), range: 0..body.len(), body }
     }
 
+    pub fn without(mut self, name: &str) -> Response {
+        self.headers.retain(|(other, _)| other != name);
+        self
+    }
+
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Response {
         self.headers.push((name.to_owned(), value.into()));
         self

@@ -12,7 +12,7 @@ pub mod repos;
 mod storage;
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -38,6 +38,8 @@ pub enum Wrong {
     Length(i64),
     /// A byte of the body is another.
     Flip,
+    /// The answer lacks this header.
+    Without(&'static str),
     /// This happens before the answer.
     Before(fn(&LocalHub)),
 }
@@ -67,6 +69,8 @@ struct Shared {
     storage: String,
     /// The most bytes that a connection brings in a second; 0 for as many as it can.
     rate: AtomicU64,
+    /// The most entries of a list that are in one answer.
+    page: AtomicUsize,
 }
 
 impl LocalHub {
@@ -88,6 +92,7 @@ impl LocalHub {
                 endpoint: url(&api),
                 storage: url(&storage),
                 rate: AtomicU64::new(0),
+                page: AtomicUsize::new(3),
             }),
         };
         hub.serve(api, LocalHub::answer_api);
@@ -109,6 +114,7 @@ impl LocalHub {
                             Some(Wrong::Status(code, name, value)) => {
                                 return (Response::status(*code).with(name, *value), None);
                             }
+                            Some(Wrong::Without(name)) => return (answer(&hub, request).without(name), None),
                             Some(Wrong::Before(happens)) => happens(&hub),
                             _ => {}
                         }
@@ -127,6 +133,11 @@ impl LocalHub {
     /// From now on no connection brings more than so many bytes in a second.
     pub fn set_rate(&self, bytes_per_second: u64) {
         self.shared.rate.store(bytes_per_second, Ordering::Relaxed);
+    }
+
+    /// From now on lists come so many entries at a time. Otherwise it is three, so that clients have to ask for the next ones.
+    pub fn set_page(&self, entries: usize) {
+        self.shared.page.store(entries, Ordering::Relaxed);
     }
 
     /// Lets something go wrong.
