@@ -34,7 +34,24 @@ const ORIGINAL_HASH: &str = "original_sha256";
 /// What a difference from the file on the Hub is called there.
 const HUB_HASH: &str = "hub_hash";
 
-const EXAMPLES: &str = "\
+#[cfg(feature = "hub")]
+macro_rules! hub_example {
+    () => {
+        "  bigsmall verify --against-hub Qwen/Qwen3-0.6B Qwen3-0.6B-bigsmall
+      compares the SHA-256 of each original with the one that the Hub has
+"
+    };
+}
+
+#[cfg(not(feature = "hub"))]
+macro_rules! hub_example {
+    () => {
+        ""
+    };
+}
+
+const EXAMPLES: &str = concat!(
+    "\
 Examples:
   bigsmall verify model.bs
   bigsmall verify Llama-3-8B-bigsmall
@@ -45,9 +62,9 @@ Examples:
       a twentieth of the chunks, chosen at random, and how probable it is that damage was missed
   bigsmall verify --source model.safetensors model.bs
       compares every byte with the original as well
-  bigsmall verify --against-hub Qwen/Qwen3-0.6B Qwen3-0.6B-bigsmall
-      compares the SHA-256 of each original with the one that the Hub has
-  bigsmall verify tuned.bs --base Llama-3-8B
+",
+    hub_example!(),
+    "  bigsmall verify tuned.bs --base Llama-3-8B
       a patch, over what it was made of
   bigsmall verify --json model.bs
       the same for programs: status sound, damaged or unchecked, and each finding
@@ -55,7 +72,8 @@ Examples:
 A .bs file of the Python package has MD5s of its tensors to be compared with and no checksums besides.
 
 Exit codes: 0 everything is sound, 1 something is damaged, 2 nothing is known to be damaged but something could not be
-checked.";
+checked."
+);
 
 /// Read all of a container and check every byte
 ///

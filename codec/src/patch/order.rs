@@ -4,11 +4,13 @@
 //! side, and GGUF files the other way than what they are made of: rows of the projections of queries and keys are then moved within
 //! their heads, and all else about them is the same.
 
+use std::ops::RangeInclusive;
+
 use crate::error::{Error, Result};
 use crate::wire::{Put, Reader};
 
-/// The fewest rows of a head: with two there is nothing to move.
-const FEWEST_ROWS: u64 = 4;
+/// Rows of a head: with two there is nothing to move.
+pub(crate) const HEADS: RangeInclusive<u64> = 4..=1024;
 
 /// The longest row in bytes: whole rows are read, however little of them is wanted.
 const LONGEST_ROW: u64 = 1 << 20;
@@ -30,11 +32,11 @@ impl RowOrder {
         first + if self.interleaves { within % 2 * half + within / 2 } else { within % half * 2 + within / half }
     }
 
-    /// Whether a tensor of this shape and length has whole heads, and rows that are not too long.
+    /// Whether a tensor of this shape and length is a matrix of whole heads, with rows that are not too long.
     pub(crate) fn fits(self, shape: &[u64], len: u64) -> bool {
-        let rows = shape.first().copied().unwrap_or(0);
+        let &[rows, _] = shape else { return false };
         let is_whole =
-            self.head >= FEWEST_ROWS && self.head.is_multiple_of(2) && rows > 0 && rows.is_multiple_of(self.head);
+            HEADS.contains(&self.head) && self.head.is_multiple_of(2) && rows > 0 && rows.is_multiple_of(self.head);
         is_whole && len.is_multiple_of(rows) && (1..=LONGEST_ROW).contains(&(len / rows))
     }
 
@@ -55,7 +57,8 @@ impl RowOrder {
 
     /// Fills `buf` with what lies at `offset` once rows of `row` bytes are moved; `read` reads what lies at an offset before they are.
     ///
-    /// Of each head what is wanted of either half is read at once, since what they lie in may be decoded for each read.
+    /// However short rows are, `read` is called a few times only, for at most three times as much as is wanted and some rows, since what they
+    /// lie in may be decoded for each call.
     pub(crate) fn read_at(
         self,
         row: u64,
@@ -64,39 +67,51 @@ impl RowOrder {
         read: impl Fn(u64, &mut [u8]) -> Result<()>,
     ) -> Result<()> {
         let end = offset + buf.len() as u64;
-        let (mut rows, mut span) = (Vec::new(), Vec::new());
+        let head = self.head * row;
+        if buf.is_empty() {
+            return Ok(());
+        }
+        if head <= buf.len() as u64 {
+            let (from, to) = (offset - offset % head, end.next_multiple_of(head));
+            let mut span = vec![0; (to - from) as usize];
+            read(from, &mut span)?;
+            for at in offset / row..end.div_ceil(row) {
+                self.place(row, at, &span, from, offset, buf);
+            }
+            return Ok(());
+        }
+        // Two heads at most, and of each what is wanted of either half: those rows that are moved alike.
+        let mut span = Vec::new();
         let mut first = offset / row;
         while first * row < end {
-            // So many rows of one head.
-            let last = end.div_ceil(row).min(first - first % self.head + self.head);
-            rows.resize(((last - first) * row) as usize, 0);
+            let of_head = first - first % self.head;
+            let last = end.div_ceil(row).min(of_head + self.head);
             let half = self.head / 2;
             for part in 0..2 {
-                // Those that are moved alike: every other one, or those of a half.
-                let (start, step) = match self.interleaves {
-                    true => (first + part, 2),
-                    false => ((first - first % self.head + part * half).max(first), 1),
+                let (start, stop, step) = match self.interleaves {
+                    true => (first + part, last, 2),
+                    false => ((of_head + part * half).max(first), last.min(of_head + (part + 1) * half), 1),
                 };
-                let stop =
-                    if self.interleaves { last } else { last.min(first - first % self.head + (part + 1) * half) };
                 if start >= stop {
                     continue;
                 }
-                let moved: Vec<u64> = (start..stop).step_by(step).collect();
-                let (from, to) = (self.source(moved[0]), self.source(moved[moved.len() - 1]) + 1);
+                let moved = (start..stop).step_by(step);
+                let (from, to) = (self.source(start), self.source(stop - 1 - (stop - 1 - start) % step as u64) + 1);
                 span.resize(((to - from) * row) as usize, 0);
                 read(from * row, &mut span)?;
-                for &at in &moved {
-                    let (to, from) = ((at - first) * row, (self.source(at) - from) * row);
-                    rows[to as usize..][..row as usize].copy_from_slice(&span[from as usize..][..row as usize]);
-                }
+                moved.for_each(|at| self.place(row, at, &span, from * row, offset, buf));
             }
-            let (from, to) = ((first * row).max(offset), (last * row).min(end));
-            buf[(from - offset) as usize..(to - offset) as usize]
-                .copy_from_slice(&rows[(from - first * row) as usize..(to - first * row) as usize]);
             first = last;
         }
         Ok(())
+    }
+
+    /// Puts the part of row `at` that lies in `buf`, which begins at `offset`, there; `span` has what lies at `from` before rows are moved.
+    fn place(self, row: u64, at: u64, span: &[u8], from: u64, offset: u64, buf: &mut [u8]) {
+        let (start, end) = ((at * row).max(offset), ((at + 1) * row).min(offset + buf.len() as u64));
+        let source = self.source(at) * row + (start - at * row) - from;
+        let len = (end - start) as usize;
+        buf[(start - offset) as usize..][..len].copy_from_slice(&span[source as usize..][..len]);
     }
 }
 
@@ -143,6 +158,22 @@ mod tests {
         assert!(fits(4, &[8, 3], 48));
         assert!(!fits(3, &[9, 3], 27) && !fits(2, &[8, 3], 24) && !fits(0, &[8, 3], 24) && !fits(6, &[8, 3], 24));
         assert!(fits(4, &[8, 1 << 20], 8 << 20) && !fits(4, &[8, 2 << 20], 16 << 20), "rows that are too long");
-        assert!(!fits(4, &[], 2) && !fits(4, &[0, 3], 0) && !fits(4, &[8], 9) && !fits(4, &[8, 0], 0));
+        assert!(!fits(4, &[], 2) && !fits(4, &[0, 3], 0) && !fits(4, &[8, 3], 9) && !fits(4, &[8, 0], 0));
+        assert!(!fits(4, &[8], 8) && !fits(4, &[2, 4, 3], 24), "no matrix");
+        assert!(fits(1024, &[1024, 1], 1024) && !fits(1026, &[1026, 1], 1026), "heads that are too long");
+    }
+
+    #[test]
+    fn short_rows_are_not_read_one_by_one() {
+        for (interleaves, len) in [(true, 4096), (false, 4096), (true, 3), (false, 3)] {
+            let calls = std::cell::Cell::new(0);
+            let read = |_: u64, buf: &mut [u8]| {
+                assert!(buf.len() <= 3 * len + 2, "{}", buf.len());
+                calls.set(calls.get() + 1);
+                Ok(())
+            };
+            RowOrder { head: 4, interleaves }.read_at(1, 1001, &mut vec![0; len], read).unwrap();
+            assert!(calls.get() <= 4);
+        }
     }
 }

@@ -6,11 +6,8 @@ use super::is_comparable;
 use super::values::{self, Sample};
 use crate::diff::Tensor;
 use crate::error::Result;
-use crate::patch::RowOrder;
+use crate::patch::order::{HEADS, RowOrder};
 use crate::split::Element;
-
-/// Rows of the heads that are looked for.
-const HEADS: std::ops::RangeInclusive<u64> = 4..=1024;
 
 /// How many pairs of first rows are compared at most.
 const PAIRS: usize = 1 << 20;
@@ -78,6 +75,9 @@ fn order_of(tuned: &Tensor<'_>, base: &Tensor<'_>) -> Result<Option<RowOrder>> {
     for head in HEADS.filter(|head| head.is_multiple_of(2) && rows.is_multiple_of(*head)) {
         for interleaves in [true, false] {
             let order = RowOrder { head, interleaves };
+            if !order.fits(base.shape, base.byte_len()) {
+                continue;
+            }
             let mut sum = Some(0.0);
             for at in [1, 2, head - 2, rows - 2] {
                 let pair = row(tuned, 0, at)?.zip(row(base, 0, order.source(at))?);
