@@ -105,7 +105,8 @@ bigsmall_code bigsmall_find(const bigsmall_file *file, const char *name, bigsmal
  * there is of no use. */
 bigsmall_code bigsmall_read(const bigsmall_file *file, uint64_t offset, void *to, size_t len);
 
-/* Opens the GPU of that number. BIGSMALL_UNSUPPORTED if the library was built without the feature cuda. */
+/* Opens the GPU of that number. BIGSMALL_UNSUPPORTED if the library was built without the feature cuda. Neither this nor what follows
+ * changes which context is current. */
 bigsmall_code bigsmall_gpu_open(int number, bigsmall_gpu **gpu);
 
 /* Closes a GPU. NULL is no GPU. */

@@ -98,14 +98,16 @@ impl File {
         self.by_name.get(name).map(|&number| &self.tensors[number]).ok_or_else(missing)
     }
 
+    /// Where so many bytes of the original from `offset` on end, if it has them.
+    pub(crate) fn end_of(&self, offset: u64, len: usize) -> Result<u64> {
+        let (end, all) = (offset.checked_add(len as u64), self.len());
+        end.filter(|&end| end <= all)
+            .ok_or_else(|| Error::invalid(format!("a read of {len} bytes at {offset} reaches beyond the end at {all}")))
+    }
+
     /// Decodes the bytes of the original from `offset` on, on all threads.
     pub(crate) fn read(&self, offset: u64, to: &mut [u8]) -> Result<()> {
-        let original = self.original();
-        let end = offset.checked_add(to.len() as u64).filter(|end| *end <= original.len());
-        let end = end.ok_or_else(|| {
-            let (len, all) = (to.len(), original.len());
-            Error::invalid(format!("a read of {len} bytes at {offset} reaches beyond the end at {all}"))
-        })?;
+        let (original, end) = (self.original(), self.end_of(offset, to.len())?);
         // Cut between chunks, so that none is decoded twice.
         let (mut parts, mut rest, mut from) = (Vec::new(), to, offset);
         for chunk in original.grid().chunks_of(offset..end) {

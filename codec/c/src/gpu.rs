@@ -36,7 +36,11 @@ impl Gpu {
     /// As of `bigsmall_read_to_gpu`.
     #[cfg(feature = "cuda")]
     pub(crate) unsafe fn read(&self, file: &File, offset: u64, address: u64, len: usize, stream: usize) -> Result<()> {
-        let end = offset.checked_add(len as u64).ok_or_else(|| Error::invalid("a range ends beyond 2^64"))?;
+        if address == 0 && len > 0 {
+            return Err(Error::invalid("the address on the GPU is 0"));
+        }
+        // Before there is memory made for it.
+        let end = file.end_of(offset, len)?;
         match file.container() {
             // SAFETY: the caller's.
             Some(container) => unsafe { self.gpu.decode_to(container, offset..end, address, stream, &()) },

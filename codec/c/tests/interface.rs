@@ -147,7 +147,7 @@ fn tensors_are_left_on_a_gpu() {
         format!("a.weight 60000 {:016x}\nb 120000 {:016x}\nnone 0 {:016x}\n", fnv(short), fnv(wide), fnv(&[]));
     for name in ["plain.safetensors", "model.bs"] {
         let run = Command::new(&program).arg(path(name)).env("LD_LIBRARY_PATH", &*driver::WORKING).output().unwrap();
-        assert_eq!(text(&run), expected, "{name}");
+        assert_eq!((text(&run), run.status.code()), (expected.clone(), Some(0)), "{name}");
     }
 }
 

@@ -111,10 +111,34 @@ impl Nvidia {
         }
     }
 
-    /// Makes the context that of this thread.
-    fn enter(&self) -> std::result::Result<(), DriverError> {
+    /// Makes the context that of this thread, for a while.
+    fn enter(&self) -> std::result::Result<Entered, DriverError> {
         // SAFETY: the context is retained until this is dropped.
-        unsafe { result::ctx::set_current(self.context) }
+        unsafe { Entered::new(self.context) }
+    }
+}
+
+/// That a context is that of this thread. When dropped, the one that was before is again: callers may be at work on another GPU.
+#[must_use]
+struct Entered {
+    before: sys::CUcontext,
+}
+
+impl Entered {
+    /// # Safety
+    /// The context is retained as long as this lives.
+    unsafe fn new(context: sys::CUcontext) -> std::result::Result<Entered, DriverError> {
+        let before = result::ctx::get_current()?.unwrap_or(std::ptr::null_mut());
+        // SAFETY: the caller's.
+        unsafe { result::ctx::set_current(context)? };
+        Ok(Entered { before })
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        // SAFETY: the driver gave it, and takes null for none. It refuses one that is gone, and then there is nothing to go back to.
+        let _ = unsafe { result::ctx::set_current(self.before) };
     }
 }
 
@@ -124,7 +148,7 @@ fn compile(context: sys::CUcontext) -> std::result::Result<(sys::CUmodule, sys::
     let name = CString::new(ENTRY).expect("a name has no zero byte");
     // SAFETY: the context is retained, and the text ends with a zero byte and lives until the call ends.
     unsafe {
-        result::ctx::set_current(context)?;
+        let _entered = Entered::new(context)?;
         let module = result::module::load_data(text.as_ptr().cast())?;
         let kernel = result::module::get_function(module, name);
         if kernel.is_err() {
@@ -156,7 +180,7 @@ impl Drop for Nvidia {
     fn drop(&mut self) {
         // SAFETY: module and context are this one's, and all that used them has been dropped before: it holds this.
         unsafe {
-            let _ = self.enter().and_then(|()| result::module::unload(self.module));
+            let _ = self.enter().and_then(|_entered| result::module::unload(self.module));
             let _ = result::primary_ctx::release(self.device);
         }
     }
@@ -169,37 +193,39 @@ fn stream_of(handle: StreamHandle) -> sys::CUstream {
 // SAFETY: the driver gives as much memory as it is asked for, and pinned memory is filled with zeros here.
 unsafe impl Driver for Nvidia {
     fn free_memory(&self) -> Result<u64> {
-        let info = self.enter().and_then(|()| result::mem_get_info());
+        let info = self.enter().and_then(|_entered| result::mem_get_info());
         info.map(|(free, _)| free as u64).map_err(|e| failed("the GPU cannot be asked for its memory", e))
     }
 
     fn create_stream(&self) -> Result<StreamHandle> {
-        let stream = self.enter().and_then(|()| result::stream::create(result::stream::StreamKind::NonBlocking));
+        let stream = self.enter().and_then(|_entered| result::stream::create(result::stream::StreamKind::NonBlocking));
         stream.map(|stream| StreamHandle(stream as usize)).map_err(|e| failed("the GPU gives no stream", e))
     }
 
     fn destroy_stream(&self, stream: StreamHandle) {
         // SAFETY: it is one that `create_stream` gave and is not used again. What cannot be waited for is lost with its GPU.
         unsafe {
-            let _ = self.enter().and_then(|()| result::stream::synchronize(stream_of(stream)));
-            let _ = result::stream::destroy(stream_of(stream));
+            let _ = self.enter().and_then(|_entered| {
+                let _ = result::stream::synchronize(stream_of(stream));
+                result::stream::destroy(stream_of(stream))
+            });
         }
     }
 
     fn allocate(&self, len: usize) -> Result<u64> {
         // SAFETY: nobody reads the memory before it is written.
-        let memory = self.enter().and_then(|()| unsafe { result::malloc_sync(len) });
+        let memory = self.enter().and_then(|_entered| unsafe { result::malloc_sync(len) });
         memory.map_err(|e| failed(&format!("the GPU gives no {len} bytes of memory"), e))
     }
 
     fn free(&self, address: u64) {
         // SAFETY: it is one that `allocate` gave, and is not used again.
-        let _ = self.enter().and_then(|()| unsafe { result::free_sync(address) });
+        let _ = self.enter().and_then(|_entered| unsafe { result::free_sync(address) });
     }
 
     fn allocate_pinned(&self, len: usize) -> Result<NonNull<u8>> {
         // SAFETY: it is written before it is read.
-        let memory = self.enter().and_then(|()| unsafe { result::malloc_host(len, 0) });
+        let memory = self.enter().and_then(|_entered| unsafe { result::malloc_host(len, 0) });
         let memory = memory.map_err(|e| failed(&format!("the driver gives no {len} bytes of pinned memory"), e))?;
         let memory = NonNull::new(memory.cast::<u8>()).expect("the driver succeeded");
         // SAFETY: the driver gave that many bytes.
@@ -209,12 +235,12 @@ unsafe impl Driver for Nvidia {
 
     fn free_pinned(&self, memory: NonNull<u8>, _len: usize) {
         // SAFETY: it is one that `allocate_pinned` gave, and is not used again.
-        let _ = self.enter().and_then(|()| unsafe { result::free_host(memory.as_ptr().cast()) });
+        let _ = self.enter().and_then(|_entered| unsafe { result::free_host(memory.as_ptr().cast()) });
     }
 
     unsafe fn upload(&self, stream: StreamHandle, to: u64, from: *const u8, len: usize) -> Result<()> {
         // SAFETY: the caller promises that both ranges are what they should be until the stream was waited for.
-        let copied = self.enter().and_then(|()| unsafe {
+        let copied = self.enter().and_then(|_entered| unsafe {
             sys::cuMemcpyHtoDAsync_v2(to, from.cast::<c_void>(), len, stream_of(stream)).result()
         });
         copied.map_err(|e| failed("nothing can be copied to the GPU", e))
@@ -222,7 +248,7 @@ unsafe impl Driver for Nvidia {
 
     unsafe fn download(&self, stream: StreamHandle, to: *mut u8, from: u64, len: usize) -> Result<()> {
         // SAFETY: as above.
-        let copied = self.enter().and_then(|()| unsafe {
+        let copied = self.enter().and_then(|_entered| unsafe {
             sys::cuMemcpyDtoHAsync_v2(to.cast::<c_void>(), from, len, stream_of(stream)).result()
         });
         copied.map_err(|e| failed("nothing can be copied from the GPU", e))
@@ -233,7 +259,7 @@ unsafe impl Driver for Nvidia {
         let mut arguments = [(&raw mut batch).cast::<c_void>()];
         // SAFETY: the kernel takes one such batch, which the driver copies during the call; the caller promises that its addresses are good
         // until the stream was waited for, and the kernel keeps inside of them.
-        let launched = self.enter().and_then(|()| unsafe {
+        let launched = self.enter().and_then(|_entered| unsafe {
             result::launch_kernel(self.kernel, (jobs, 1, 1), (THREADS, 1, 1), 0, stream_of(stream), &mut arguments)
         });
         launched.map_err(|e| failed("the GPU does not run the kernel", e))
@@ -241,7 +267,7 @@ unsafe impl Driver for Nvidia {
 
     fn synchronise(&self, stream: StreamHandle) -> Result<()> {
         // SAFETY: the stream is one that `create_stream` gave, or a caller's that lives.
-        let waited = self.enter().and_then(|()| unsafe { result::stream::synchronize(stream_of(stream)) });
+        let waited = self.enter().and_then(|_entered| unsafe { result::stream::synchronize(stream_of(stream)) });
         waited.map_err(|e| failed("the GPU failed", e))
     }
 }

@@ -95,9 +95,15 @@ int cuDevicePrimaryCtxRetain(Handle* to, int) {
 
 int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
 
+int cuCtxGetCurrent(Handle* to) {
+    *to = current;
+    return SUCCESS;
+}
+
 int cuCtxSetCurrent(Handle to) {
+    if (to != nullptr && to != &context) return INVALID_CONTEXT;
     current = to;
-    return to == &context ? SUCCESS : INVALID_CONTEXT;
+    return SUCCESS;
 }
 
 int cuModuleLoadData(Handle* to, const void* image) {
@@ -111,7 +117,7 @@ int cuModuleGetFunction(Handle* to, Handle of, const char* name) {
     return of == &module && std::strcmp(name, "bigsmall_decode") == 0 ? SUCCESS : INVALID_VALUE;
 }
 
-int cuModuleUnload(Handle) { return SUCCESS; }
+int cuModuleUnload(Handle) { return current == &context ? SUCCESS : INVALID_CONTEXT; }
 
 int cuMemGetInfo_v2(size_t* available, size_t* all) {
     *available = *all = MEMORY;
