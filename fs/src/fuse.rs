@@ -465,6 +465,12 @@ impl Filesystem for Mount {
         Ok(())
     }
 
+    fn destroy(&mut self) {
+        if let Some(ahead) = &self.ahead {
+            ahead.end();
+        }
+    }
+
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.look_up(parent.0, name) {
             Ok(attributes) => reply.entry(&TTL, &attributes, Generation(0)),

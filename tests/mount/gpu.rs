@@ -58,6 +58,22 @@ fn a_gpu_decodes_ahead_of_who_reads_a_whole_file() {
 }
 
 #[test]
+fn a_mount_ends_while_a_gpu_decodes_ahead() {
+    let (scratch, original) = large();
+    // Less than there is to decode, so that the thread waits for room.
+    let run = mount(&scratch, &WORKING, "--device cuda --cache-size 1MiB");
+    let mounted = Mounted { scratch };
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    let mut bytes = vec![0; 5 << 20];
+    File::open(mounted.path("large.safetensors")).unwrap().read_exact(&mut bytes).unwrap();
+    assert!(bytes == original[..bytes.len()]);
+    eventually("the GPU decodes ahead", || stats(&mounted)["chunks_decoded_ahead"].as_u64() >= Some(1));
+    // It returns when the process has ended.
+    mounted.scratch.ok("umount mnt");
+    assert!(!mounted.is_mounted());
+}
+
+#[test]
 fn without_a_gpu_it_is_refused_or_does_without() {
     let (scratch, original) = large();
     let driver = broken("mount-abort", "std::abort()");
