@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -104,16 +105,20 @@ def patch_from(base, tuned, scratch):
 def grown(peers, base, tuned, scratch):
     """By how much an archive of lmz that holds the base grows when the fine-tune is appended."""
     archive = scratch / "base.lmz"
+    # Files of one name do not go into one archive.
+    tune = scratch / "tune.safetensors"
+    shutil.copyfile(tuned, tune)
     try:
         run([peers / "bin/lmz", "compress", "-q", "-j", tools.THREADS, base, archive])
         size = archive.stat().st_size
-        run([peers / "bin/lmz", "append", archive, tuned])
+        run([peers / "bin/lmz", "append", archive, tune])
         return archive.stat().st_size - size
     except Failed as failed:
         note(f"failed: {str(failed).splitlines()[-1]}")
         return None
     finally:
         archive.unlink(missing_ok=True)
+        tune.unlink()
 
 
 def by_script(peers, script, base, tuned):
