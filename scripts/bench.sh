@@ -5,8 +5,8 @@
 # root for the mount's cold figures.
 #
 #   scripts/bench.sh                  all of it
-#   scripts/bench.sh --part PART...   only decode, encode, delta, hash, commands, sizes, patches or mount; what is known of
-#                                     the others stays
+#   scripts/bench.sh --part PART...   only decode, encode, delta, hash, commands, sizes, gguf, patches or mount; what is known
+#                                     of the others stays
 #   scripts/bench.sh --render         measures nothing, writes the page again
 #   scripts/bench.sh --quick          whether all that works, within a minute: little data, no peers and no mount, built as
 #                                     the tests are; prints the page and changes nothing

@@ -15,11 +15,11 @@ import patches
 import results
 import sizes
 import tools
-from data_sets import DATA_SETS, LARGE, SMALL
+from data_sets import DATA_SETS, GGUF, LARGE, SMALL
 from run import Failed, touch_memory
 
 ROOT = results.ROOT
-PARTS = ["decode", "encode", "delta", "hash", "commands", "sizes", "patches", "mount"]  # speeds first, while the machine is cool
+PARTS = ["decode", "encode", "delta", "hash", "commands", "sizes", "gguf", "patches", "mount"]  # speeds first, while the machine is cool
 
 
 def cargo_bench(name, quick):
@@ -52,6 +52,8 @@ def measure(part, args):
     with tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs:
         if part == "sizes":
             return sizes.measure(args.bigsmall, args.peers, args.data, SMALL if args.quick else DATA_SETS, Path(tmpfs))
+        if part == "gguf":
+            return sizes.measure(args.bigsmall, args.peers, args.data, GGUF[-1:] if args.quick else GGUF, Path(tmpfs))
         if part == "patches":
             return patches.measure(args.bigsmall, args.peers, args.data, Path(tmpfs), args.quick)
         touch_memory()

@@ -30,11 +30,13 @@ DATA_SETS = [
     DataSet("minilm-fp8", "MiniLM F8_E4M3", "F8_E4M3"),
     DataSet("minilm-e5m2", "MiniLM F8_E5M2", "F8_E5M2"),
     DataSet("minilm-i8", "MiniLM I8", "I8"),
-    *(
-        DataSet(f"llama-{kind.lower()}", f"GGUF {kind}", kind, "model.gguf")
-        for kind in ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K", "IQ4_XS")
-    ),
     LARGE,
+]
+
+# Files of llama.cpp, of one model: peers other than lmz know nothing of them.
+GGUF = [
+    DataSet(f"llama-{kind.lower()}", f"GGUF {kind}", kind, "model.gguf")
+    for kind in ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K", "IQ4_XS")
 ]
 
 # What --quick looks at.

@@ -8,7 +8,7 @@ import re
 import statistics
 
 import plots
-from data_sets import DATA_SETS, LARGE
+from data_sets import DATA_SETS, GGUF, LARGE
 
 GB = 1e9
 # A load average above which there was somebody else on the two cores.
@@ -55,12 +55,16 @@ def sizes_of(measured):
 
 
 def sizes(part):
+    return f"{sizes_table(part)}\n![Sizes beside those of peers](benchmarks/sizes.svg)\n"
+
+
+def sizes_table(part):
     measured = part["measured"]
     tools = list(dict.fromkeys(line["tool"] for line in measured))
     found = sizes_of(measured)
     inexact = {(line["data"], line["tool"]) for line in measured if line.get("exact") is False}
     table = Table("original", "size", *(f"`{t.removeprefix('bigsmall ')}`" if " --" in t else t for t in tools))
-    for data_set in [d for d in DATA_SETS if d.folder in found]:
+    for data_set in [d for d in [*DATA_SETS, *GGUF] if d.folder in found]:
         row = found[data_set.folder]
         best = min(value for value in row.values() if value is not None)
         cells = []
@@ -75,7 +79,7 @@ def sizes(part):
         original = next(line["original"] for line in measured if line["data"] == data_set.folder)
         table.add(data_set.title, f"{original / 1e6:.1f} MB", *cells)
     starred = "\n\\* What comes back is not the same file (the weights in it may be).\n" if inexact else ""
-    return f"{about(part, timed=False)}\n{table}{starred}\n![Sizes beside those of peers](benchmarks/sizes.svg)\n"
+    return f"{about(part, timed=False)}\n{table}{starred}"
 
 
 def plot_sizes(part):
@@ -308,6 +312,7 @@ def summary(parts):
 
 BLOCKS = {
     "sizes": sizes,
+    "gguf": sizes_table,
     "decode": decoding,
     "encode": encoding,
     "delta": differences,
@@ -334,7 +339,8 @@ def render(parts, page, pictures):
     for name, block in BLOCKS.items():
         if name in parts:
             text = fill(text, name, block(parts[name]))
-    text = fill(text, "summary", summary(parts))
+    if {"sizes", "decode", "commands"} <= parts.keys():
+        text = fill(text, "summary", summary(parts))
     pictures.mkdir(parents=True, exist_ok=True)
     for name, picture in PICTURES.items():
         if name in parts:
