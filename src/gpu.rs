@@ -3,6 +3,8 @@
 //! A driver that is broken can end the process that loads it. So another process loads it first, and tries a GPU with a little
 //! container; this one does so only if that went well.
 
+#[cfg(feature = "cuda")]
+use bigsmall_codec::cuda::Gpu;
 use bigsmall_codec::{Device, Stored};
 
 use crate::failure::Failure;
@@ -15,10 +17,10 @@ pub enum Chosen {
     Processor,
     /// This GPU.
     #[cfg(feature = "cuda")]
-    Gpu(bigsmall_codec::cuda::Gpu),
+    Gpu(Gpu),
     /// This GPU where it is faster than the processor.
     #[cfg(feature = "cuda")]
-    Faster(bigsmall_codec::cuda::Gpu),
+    Faster(Gpu),
 }
 
 impl Chosen {
@@ -27,18 +29,17 @@ impl Chosen {
     /// # Errors
     /// When a GPU is asked for by name and cannot be used.
     pub fn open(OnDevice { device }: OnDevice) -> Result<Chosen, Failure> {
-        match device {
-            DeviceChoice::Processor => Ok(Chosen::Processor),
+        match number_of(device)? {
+            None => Ok(Chosen::Processor),
             #[cfg(feature = "cuda")]
-            DeviceChoice::Cuda(number) => Ok(Chosen::Gpu(with_cuda::open(number).map_err(refusal)?)),
-            #[cfg(feature = "cuda")]
-            DeviceChoice::Faster => Ok(with_cuda::open(0).map_or(Chosen::Processor, Chosen::Faster)),
+            Some(number) => match (Gpu::open(number), device) {
+                (Ok(gpu), DeviceChoice::Faster) => Ok(Chosen::Faster(gpu)),
+                (Ok(gpu), _) => Ok(Chosen::Gpu(gpu)),
+                (Err(_), DeviceChoice::Faster) => Ok(Chosen::Processor),
+                (Err(error), _) => Err(refusal(error.to_string())),
+            },
             #[cfg(not(feature = "cuda"))]
-            DeviceChoice::Cuda(_) => {
-                Err(refusal("this bigsmall was built without GPU support (feature cuda)".to_owned()))
-            }
-            #[cfg(not(feature = "cuda"))]
-            DeviceChoice::Faster => Ok(Chosen::Processor),
+            Some(_) => unreachable!("nothing was built that could use one"),
         }
     }
 
@@ -87,7 +88,6 @@ mod with_cuda {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use bigsmall_codec::cuda::Gpu;
     use serde::{Deserialize, Serialize};
 
     /// The hidden command that the other process runs.
@@ -126,12 +126,6 @@ mod with_cuda {
         pub name: String,
         pub bytes: u64,
         pub error: Option<String>,
-    }
-
-    /// Opens a GPU that another process has tried.
-    pub fn open(number: usize) -> Result<Gpu, String> {
-        try_gpu(number)?;
-        Gpu::open(number).map_err(|error| error.to_string())
     }
 
     /// Has another process try a GPU.

@@ -7,6 +7,8 @@
 //! `BIGSMALL_FUZZ_SECONDS` sets how long it runs (2 seconds unless set); `scripts/fuzz.sh` runs it for long. A failure names its
 //! seed; `BIGSMALL_FUZZ_SEED` repeats it.
 
+#[path = "support/random.rs"]
+mod random;
 #[path = "support/upstream.rs"]
 mod support;
 
@@ -17,28 +19,14 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bigsmall_codec::upstream::{HubIndex, UpstreamFile};
 use bigsmall_codec::{Memory, Original, PlainFile};
+use random::Random;
 use serde_json::{Value, json};
 use support::{Parts, containers, fixtures};
 
 /// How long one file may take. The slowest honest one takes some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A small, fast, repeatable source of noise (Vigna's SplitMix64).
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
     fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
     }

@@ -241,14 +241,15 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let device = Chosen::open(args.device)?;
     interrupt::watch()?;
     let bases = Bases::open(&args.base.bases, args.report.quiet)?;
-    if !matches!(depth, Depth::Fast) {
-        // Bases are read now, since only one meter can be shown at a time; what is wrong with them is told file by file below.
-        paths.iter().filter_map(|path| open(path).ok().map(|stored| (stored, path))).for_each(|(stored, path)| {
-            let _ = bases.attach(stored, path);
-        });
-    }
-    // Not kept open: there may be more of them than a process may open.
-    let lens = paths.iter().filter_map(|path| Some(open(path).ok()?.len()));
+    // Not kept open: there may be more of them than a process may open. Their bases are read now, since only one meter can be shown at a
+    // time; what is wrong with them is told file by file below.
+    let len = |path: &PathBuf| {
+        let stored = open(path).ok()?;
+        let len = stored.len();
+        let _ = bases.attach(stored, path);
+        Some(len)
+    };
+    let lens = paths.iter().filter_map(len);
     let total: u64 = match depth {
         Depth::Fast => 0,
         Depth::Sample(fraction) => (lens.sum::<u64>() as f64 * fraction) as u64,

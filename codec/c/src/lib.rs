@@ -46,6 +46,30 @@ unsafe fn put<T>(to: *mut T, value: T, what: &str) -> Result<()> {
     Ok(())
 }
 
+/// Hands a value over to the caller, who closes it.
+///
+/// # Safety
+/// `to` is null or can be written.
+unsafe fn hand_over<T>(to: *mut *mut T, value: T, what: &str) -> Result<()> {
+    let handle = Box::into_raw(Box::new(value));
+    // SAFETY: the caller's, and the box was made a moment ago.
+    unsafe { put(to, handle, what).inspect_err(|_| drop(Box::from_raw(handle))) }
+}
+
+/// Closes what was handed over.
+///
+/// # Safety
+/// It is null, or something that was handed over and is not used any more.
+unsafe fn close<T>(handle: *mut T) {
+    if !handle.is_null() {
+        let _ = Code::of(|| {
+            // SAFETY: `hand_over` made it of a box.
+            drop(unsafe { Box::from_raw(handle) });
+            Ok(())
+        });
+    }
+}
+
 /// The version of the library.
 #[unsafe(no_mangle)]
 pub extern "C" fn bigsmall_version() -> *const c_char {
@@ -79,9 +103,8 @@ pub unsafe extern "C" fn bigsmall_open(
             // SAFETY: the caller's; the array is looked at before what is in it.
             given_bases.push(unsafe { given(*given(bases.add(number), "array of bases")?, "base") }?);
         }
-        let opened = Box::into_raw(Box::new(File::open(path, &given_bases)?));
-        // SAFETY: the caller's, and the box was made a moment ago.
-        unsafe { put(file, opened, "file").inspect_err(|_| drop(Box::from_raw(opened))) }
+        // SAFETY: the caller's.
+        unsafe { hand_over(file, File::open(path, &given_bases)?, "file") }
     })
 }
 
@@ -91,13 +114,8 @@ pub unsafe extern "C" fn bigsmall_open(
 /// It is null, or a file that was opened and is not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bigsmall_close(file: *mut File) {
-    if !file.is_null() {
-        let _ = Code::of(|| {
-            // SAFETY: `bigsmall_open` made it of a box.
-            drop(unsafe { Box::from_raw(file) });
-            Ok(())
-        });
-    }
+    // SAFETY: the caller's.
+    unsafe { close(file) }
 }
 
 /// Bytes of the original; 0 of no file.
@@ -180,11 +198,8 @@ pub unsafe extern "C" fn bigsmall_read(file: *const File, offset: u64, to: *mut 
 /// `gpu` can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bigsmall_gpu_open(number: c_int, gpu: *mut *mut Gpu) -> Code {
-    Code::of(|| {
-        let opened = Box::into_raw(Box::new(Gpu::open(number)?));
-        // SAFETY: the caller's, and the box was made a moment ago.
-        unsafe { put(gpu, opened, "GPU").inspect_err(|_| drop(Box::from_raw(opened))) }
-    })
+    // SAFETY: the caller's.
+    Code::of(|| unsafe { hand_over(gpu, Gpu::open(number)?, "GPU") })
 }
 
 /// Closes a GPU.
@@ -193,13 +208,8 @@ pub unsafe extern "C" fn bigsmall_gpu_open(number: c_int, gpu: *mut *mut Gpu) ->
 /// It is null, or a GPU that was opened and is not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bigsmall_gpu_close(gpu: *mut Gpu) {
-    if !gpu.is_null() {
-        let _ = Code::of(|| {
-            // SAFETY: `bigsmall_gpu_open` made it of a box.
-            drop(unsafe { Box::from_raw(gpu) });
-            Ok(())
-        });
-    }
+    // SAFETY: the caller's.
+    unsafe { close(gpu) }
 }
 
 /// Decodes bytes of the original to memory of a GPU.

@@ -172,7 +172,7 @@ impl Job {
             kind: kind::DELTA,
             size: place.element.size() as u32,
             shift: anatomy.kind.mantissa,
-            patches: anatomy.outsiders.into(),
+            patches: anatomy.outsiders as u32,
             table: against.delta.tables.start as u32,
             streams: anatomy.streams as u32,
             states: at + anatomy.states as u32,

@@ -137,17 +137,15 @@ fn of_layout<'a>(tensor: &'a TensorLayout, source: &'a dyn Original) -> Tensor<'
 fn common(tensor: &TensorLayout, base: &ModelTensor) -> Option<u64> {
     // Integers, quantised blocks too, are compared only if they mean the same.
     let same = tensor.element == base.element && tensor.dtype == base.dtype;
-    if !same && !convert::is_possible(base.element, tensor.element) {
+    if !same && !convert::is_possible(base.element, tensor.element)
+        || !partners::has_rows_of(&tensor.shape, &base.shape)
+    {
         return None;
     }
-    let rows = |shape: &[u64]| shape.get(1..).map(<[u64]>::to_vec);
     let (elements, base_elements) = (
         (tensor.range.end - tensor.range.start) / tensor.element.size() as u64,
         base.byte_len() / base.element.size() as u64,
     );
-    if tensor.shape != base.shape && (rows(&tensor.shape) != rows(&base.shape) || tensor.shape.is_empty()) {
-        return None;
-    }
     let elements = elements.min(base_elements);
     (elements > 0).then_some(elements)
 }

@@ -1,23 +1,11 @@
 //! What fuzzers share: noise, damage, and running for a while.
 
+#[path = "random.rs"]
+mod random;
+
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-/// A small, fast, repeatable source of noise (Vigna's SplitMix64).
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-}
+pub use random::Random;
 
 /// Damages `bytes` in one to four places.
 pub fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {

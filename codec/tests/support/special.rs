@@ -3,6 +3,11 @@
 //! All are made from weights that the caller brings (real ones, or noise with their distribution) and from a seed, so that
 //! they are the same every time.
 
+#[path = "random.rs"]
+mod random;
+
+pub use random::Random;
+
 /// Columns of all matrices: so many elements are a row.
 pub const COLUMNS: usize = 384;
 
@@ -58,23 +63,7 @@ impl Input {
     }
 }
 
-/// A small, fast, repeatable source of noise (Vigna's SplitMix64).
-#[derive(Debug)]
-pub struct Random(pub u64);
-
 impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
     /// From 0 to 1.
     fn unit(&mut self) -> f32 {
         (self.next() >> 40) as f32 / 16_777_216.0

@@ -172,32 +172,8 @@ pub(super) struct Measured {
 impl Measured {
     /// Measures elements against those of the base, which are of the same kind and as many.
     pub(super) fn measure(&mut self, kind: Kind, bytes: &[u8], base: &[u8], level: Level) {
-        let measured = self;
-        at_level!(level, measure(measured: &mut Measured, kind: Kind, bytes: &[u8], base: &[u8]));
-    }
-
-    /// The same for any level.
-    #[inline(always)]
-    fn measure_all(&mut self, kind: Kind, bytes: &[u8], base: &[u8]) {
-        let padded = runs(bytes.len() / kind.size()) * RUN;
-        // Of these every element is written.
-        self.keys.resize(padded, 0);
-        self.extras.resize(padded, 0);
-        self.exponents.resize(padded, 0);
-        let (mut elements, mut base_elements) = ([0; RUN], [0; RUN]);
-        let runs = bytes.chunks(RUN * kind.size()).zip(base.chunks(RUN * kind.size()));
-        let keys = self.keys.as_chunks_mut::<RUN>().0.iter_mut();
-        let measured = keys.zip(self.extras.as_chunks_mut::<RUN>().0).zip(self.exponents.as_chunks_mut::<RUN>().0);
-        for ((bytes, base), ((keys, extras), exponents)) in runs.zip(measured) {
-            kind.load(bytes, &mut elements);
-            kind.load(base, &mut base_elements);
-            for lane in 0..RUN {
-                let step = Step::of(kind.difference(elements[lane], base_elements[lane]));
-                keys[lane] = step.key;
-                extras[lane] = step.extra;
-                exponents[lane] = kind.exponent(base_elements[lane]) as u8;
-            }
-        }
+        let into = self;
+        at_level!(level, measure(into: &mut Measured, kind: Kind, bytes: &[u8], base: &[u8]));
     }
 
     /// The keys and exponents of each run.
@@ -208,8 +184,26 @@ impl Measured {
 
 /// [`Measured::measure`] for any level.
 #[inline(always)]
-fn measure(measured: &mut Measured, kind: Kind, bytes: &[u8], base: &[u8]) {
-    measured.measure_all(kind, bytes, base);
+fn measure(into: &mut Measured, kind: Kind, bytes: &[u8], base: &[u8]) {
+    let padded = runs(bytes.len() / kind.size()) * RUN;
+    // Of these every element is written.
+    into.keys.resize(padded, 0);
+    into.extras.resize(padded, 0);
+    into.exponents.resize(padded, 0);
+    let (mut elements, mut base_elements) = ([0; RUN], [0; RUN]);
+    let runs = bytes.chunks(RUN * kind.size()).zip(base.chunks(RUN * kind.size()));
+    let keys = into.keys.as_chunks_mut::<RUN>().0.iter_mut();
+    let measured = keys.zip(into.extras.as_chunks_mut::<RUN>().0).zip(into.exponents.as_chunks_mut::<RUN>().0);
+    for ((bytes, base), ((keys, extras), exponents)) in runs.zip(measured) {
+        kind.load(bytes, &mut elements);
+        kind.load(base, &mut base_elements);
+        for lane in 0..RUN {
+            let step = Step::of(kind.difference(elements[lane], base_elements[lane]));
+            keys[lane] = step.key;
+            extras[lane] = step.extra;
+            exponents[lane] = kind.exponent(base_elements[lane]) as u8;
+        }
+    }
 }
 
 /// Memory that is used again from chunk to chunk.

@@ -38,13 +38,16 @@ pub(crate) fn find(tuned: &[Tensor<'_>], base: &[Tensor<'_>]) -> Result<Vec<Opti
 
 /// Whether elements of `tuned` can be coded against those of `base` that have the same place.
 fn is_comparable(tuned: &Tensor<'_>, base: &Tensor<'_>) -> bool {
-    let rows = |tensor: &Tensor<'_>| tensor.shape.get(1..).map(<[u64]>::to_vec);
     let dtypes = tuned.dtype == base.dtype
         || Element::of_float(base.dtype)
             .zip(Element::of_float(tuned.dtype))
             .is_some_and(|(from, to)| convert::is_possible(from, to));
-    let shapes = tuned.shape == base.shape || !tuned.shape.is_empty() && rows(tuned) == rows(base);
-    dtypes && shapes && tuned.byte_len() > 0 && base.byte_len() > 0
+    dtypes && has_rows_of(tuned.shape, base.shape) && tuned.byte_len() > 0 && base.byte_len() > 0
+}
+
+/// Whether tensors of these shapes have their elements at the same places, but for the number of rows.
+pub(crate) fn has_rows_of(tuned: &[u64], base: &[u64]) -> bool {
+    tuned == base || !tuned.is_empty() && tuned.get(1..) == base.get(1..)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Tensors of floats whose rows have been moved within attention heads.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::is_comparable;
 use super::values::{self, Sample};
@@ -71,6 +71,7 @@ pub(crate) fn find_moved(
 /// The order that makes the rows of `base` those of `tuned`, if one does; of several the one that makes them closest.
 fn order_of(tuned: &Tensor<'_>, base: &Tensor<'_>) -> Result<Option<RowOrder>> {
     let rows = tuned.shape[0];
+    let (mut of_tuned, mut of_base) = (Rows::of(tuned), Rows::of(base));
     let mut best: Option<(RowOrder, f32)> = None;
     for head in HEADS.filter(|head| head.is_multiple_of(2) && rows.is_multiple_of(*head)) {
         for interleaves in [true, false] {
@@ -80,8 +81,8 @@ fn order_of(tuned: &Tensor<'_>, base: &Tensor<'_>) -> Result<Option<RowOrder>> {
             }
             let mut sum = Some(0.0);
             for at in [1, 2, head - 2, rows - 2] {
-                let pair = row(tuned, 0, at)?.zip(row(base, 0, order.source(at))?);
-                let distance = pair.and_then(|(moved, source)| values::distance_of_close(&moved, &source));
+                let pair = of_tuned.sample(at)?.zip(of_base.sample(order.source(at))?);
+                let distance = pair.and_then(|(moved, source)| values::distance_of_close(moved, source));
                 sum = sum.zip(distance).map(|(sum, distance)| sum + distance);
                 if sum.is_none() {
                     break;
@@ -93,6 +94,25 @@ fn order_of(tuned: &Tensor<'_>, base: &Tensor<'_>) -> Result<Option<RowOrder>> {
         }
     }
     Ok(best.map(|(order, _)| order))
+}
+
+/// Samples of rows of a matrix, each read once.
+struct Rows<'a> {
+    tensor: &'a Tensor<'a>,
+    known: HashMap<u64, Option<Sample>>,
+}
+
+impl<'a> Rows<'a> {
+    fn of(tensor: &'a Tensor<'a>) -> Rows<'a> {
+        Rows { tensor, known: HashMap::new() }
+    }
+
+    fn sample(&mut self, at: u64) -> Result<Option<&Sample>> {
+        if !self.known.contains_key(&at) {
+            self.known.insert(at, row(self.tensor, 0, at)?);
+        }
+        Ok(self.known[&at].as_ref())
+    }
 }
 
 /// A sample of a row of a matrix.

@@ -70,26 +70,19 @@ fn slots(tables: &[Table]) -> Vec<u32> {
 
 impl Ready {
     fn new(kind: Kind, tables: &[Table], thresholds: &[u8]) -> Result<Ready> {
-        let differences = tables[1..].iter().map(|table| (table, usize::from(kind.keys())));
-        for (table, keys) in differences.chain([(&tables[0], KEYS)]) {
-            if let Some(key) = table.keys().iter().find(|&&key| usize::from(key) >= keys) {
-                return Err(Error::corrupt(format!("a table has key {key}, which is that of nothing")));
-            }
-        }
-        let begins = tables_of_contexts(thresholds).map(|table| u16::from(table) << FREQUENCY_BITS);
+        check_keys(kind, tables)?;
+        let contexts = tables_of_contexts(thresholds);
         Ok(Ready {
             kind,
             tables: tables.to_vec(),
             thresholds: thresholds.to_vec(),
-            begins,
+            begins: contexts.map(|table| u16::from(table) << FREQUENCY_BITS),
             #[cfg(target_arch = "x86_64")]
-            tables_of_contexts: tables_of_contexts(thresholds),
+            tables_of_contexts: contexts,
             slots: OnceCell::new(),
             codes: slots(&tables[..1]),
             #[cfg(target_arch = "x86_64")]
-            search: (kind.width <= 16)
-                .then(|| search::Search::new(&tables[1..], &tables_of_contexts(thresholds)))
-                .flatten(),
+            search: (kind.width <= 16).then(|| search::Search::new(&tables[1..], &contexts)).flatten(),
         })
     }
 
@@ -142,9 +135,6 @@ struct Streams<'a> {
 impl<'a> Streams<'a> {
     /// Takes the streams off the front of `reader`, copying their words to `words`.
     fn read(reader: &mut Reader<'_>, count: usize, words: &'a mut Vec<u8>) -> Result<Streams<'a>> {
-        if !count.is_power_of_two() || count > MAX_STREAMS {
-            return Err(Error::corrupt(format!("a chunk of differences has {count} streams")));
-        }
         let (mut next, mut ends, mut end) = ([0; MAX_STREAMS], [0; MAX_STREAMS], 0);
         for stream in 0..count {
             next[stream] = end;
@@ -192,6 +182,48 @@ struct Run<'a> {
     out: &'a mut [u8],
 }
 
+/// Takes the checksum of the base off the front of `reader`, and fails unless the base has it and as many elements as `len` bytes.
+pub(super) fn check_base(reader: &mut Reader<'_>, element: Element, against: &Against<'_>, len: usize) -> Result<()> {
+    let (elements, base_elements) = (len / element.size(), against.base.len() / against.delta.element.size());
+    if !len.is_multiple_of(element.size()) || elements != base_elements {
+        return Err(Error::corrupt(format!("{} bytes of a base are no match for {len}", against.base.len())));
+    }
+    if reader.u64()? != checksum(against.base) {
+        return Err(Error::new(ErrorKind::WrongBase, "the base does not hold what this was coded against"));
+    }
+    Ok(())
+}
+
+/// What elements are that are coded as differences, in a segment that has tables for them.
+pub(super) fn checked_kind(element: Element, against: &Against<'_>) -> Result<Kind> {
+    let kind =
+        Kind::of(element).ok_or_else(|| Error::corrupt("a chunk of integers is coded as differences of floats"))?;
+    if against.tables.len() < 2 || against.tables.len() != against.delta.thresholds.len() + 2 {
+        return Err(Error::corrupt("a chunk is coded as differences, and its segment has no tables for them"));
+    }
+    Ok(kind)
+}
+
+/// Fails unless the first of these tables has codes and the others have keys of differences of this kind.
+pub(super) fn check_keys(kind: Kind, tables: &[Table]) -> Result<()> {
+    let differences = tables[1..].iter().map(|table| (table, usize::from(kind.keys())));
+    for (table, keys) in differences.chain([(&tables[0], KEYS)]) {
+        if let Some(key) = table.keys().iter().find(|&&key| usize::from(key) >= keys) {
+            return Err(Error::corrupt(format!("a table has key {key}, which is that of nothing")));
+        }
+    }
+    Ok(())
+}
+
+/// Takes the numbers of streams and of outsiders off the front of `reader`.
+pub(super) fn read_counts(reader: &mut Reader<'_>) -> Result<(usize, usize)> {
+    let (streams, outsiders) = (usize::from(reader.u8()?), usize::from(reader.u16()?));
+    if !streams.is_power_of_two() || streams > MAX_STREAMS {
+        return Err(Error::corrupt(format!("a chunk of differences has {streams} streams")));
+    }
+    Ok((streams, outsiders))
+}
+
 /// Decodes a chunk that is coded against its base, or is just as that (`coded` says which), into `out`.
 ///
 /// # Errors
@@ -205,13 +237,7 @@ pub(crate) fn decode(
     out: &mut [u8],
     (level, scratch): (Level, &mut Scratch),
 ) -> Result<()> {
-    let (elements, base_elements) = (out.len() / element.size(), against.base.len() / against.delta.element.size());
-    if !out.len().is_multiple_of(element.size()) || elements != base_elements {
-        return Err(Error::corrupt(format!("{} bytes of a base are no match for {}", against.base.len(), out.len())));
-    }
-    if reader.u64()? != checksum(against.base) {
-        return Err(Error::new(ErrorKind::WrongBase, "the base does not hold what this was coded against"));
-    }
+    check_base(reader, element, against, out.len())?;
     if coded {
         return decode_coded(reader, element, against, out, level, scratch);
     }
@@ -229,15 +255,10 @@ fn decode_coded(
 ) -> Result<()> {
     let Scratch { ready, codes, words, converted } = scratch;
     let delta = against.delta;
-    let kind =
-        Kind::of(element).ok_or_else(|| Error::corrupt("a chunk of integers is coded as differences of floats"))?;
-    if against.tables.len() < 2 || against.tables.len() != delta.thresholds.len() + 2 {
-        return Err(Error::corrupt("a chunk is coded as differences, and its segment has no tables for them"));
-    }
+    let kind = checked_kind(element, against)?;
     let base = elements_of_base(element, against, converted);
     let ready = ready.prepare(kind, against)?;
-    let streams = usize::from(reader.u8()?);
-    let outsiders = usize::from(reader.u16()?);
+    let (streams, outsiders) = read_counts(reader)?;
     let mut streams = Streams::read(reader, streams, words)?;
     let elements = out.len() / kind.size();
     definition::codes(ready, &mut streams, runs(elements), codes)?;
