@@ -185,9 +185,10 @@ fn a_storm_of_faults_does_not_stall() {
     let rss = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap().trim();
     let kilobytes: u64 = rss.strip_suffix(" kB").unwrap().parse().unwrap();
     let listed = mounted.scratch.json("mounts --json");
-    let decoded = listed["mounts"].as_array().unwrap().iter().map(|m| m["stats"]["chunks_decoded"].as_u64()).max();
-    println!("{steps} steps, {decoded:?} chunks decoded, {kilobytes} kB");
-    assert!(decoded.flatten().unwrap() > 1000, "nothing was stressed: {listed}");
+    let mounts = listed["mounts"].as_array().unwrap();
+    let decoded = mounts.iter().filter_map(|mount| mount["stats"]["chunks_decoded"].as_u64()).max().unwrap_or_default();
+    println!("{steps} steps, {decoded} chunks decoded, {kilobytes} kB");
+    assert!(decoded > 1000, "nothing was stressed: {listed}");
     assert!(kilobytes < 100 << 10, "the mount's process holds {kilobytes} kB");
     assert_eq!(mounted.scratch.read("log"), b"", "nothing went wrong");
 }

@@ -123,8 +123,9 @@ impl Stored {
     /// As [`open`](Stored::open).
     pub fn from_protected_file(file: PlainFile, path: &Path, cache: &Arc<TensorCache>) -> Result<Stored> {
         // The sidecar tells what a file is whose beginning is lost.
-        let is_upstream = upstream::is_upstream(&start(&file)?)
-            || !Container::is_container(path)? && PackageParity::is_one(&sidecar_path(path)).unwrap_or(false);
+        let start = start(&file)?;
+        let is_upstream = upstream::is_upstream(&start)
+            || !Container::begins(&start) && PackageParity::is_one(&sidecar_path(path)).unwrap_or(false);
         match is_upstream {
             true => UpstreamFile::from_protected_file(file, path, cache).map(|file| Stored::Upstream(file.into())),
             false => Container::from_protected_file(file, path).map(|file| Stored::Container(file.into())),
@@ -157,7 +158,8 @@ impl Stored {
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) when it cannot be read.
     pub fn is_stored(path: &Path) -> Result<bool> {
-        Ok(upstream::is_upstream(&start(&PlainFile::open(path)?)?) || Container::is_container(path)?)
+        let start = start(&PlainFile::open(path)?)?;
+        Ok(upstream::is_upstream(&start) || Container::begins(&start))
     }
 
     /// The name that the original had. The Python package does not record it, and writes safetensors files alone.
@@ -331,7 +333,7 @@ impl Stored {
 
 /// The first bytes of a file, by which forms are told apart.
 fn start(file: &PlainFile) -> Result<Vec<u8>> {
-    let mut start = vec![0; file.len().min(4) as usize];
+    let mut start = vec![0; file.len().min(Container::START_LEN) as usize];
     file.read_at(0, &mut start)?;
     Ok(start)
 }

@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use bigsmall_codec::container::shown_name;
 use bigsmall_codec::patch::{Base, BaseRecord};
@@ -22,6 +22,9 @@ use crate::cache::FileId;
 /// How many containers are kept open between uses. Each costs a file descriptor and its index; those in use by open
 /// files stay open however many they are.
 const KEPT_OPEN: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+
+/// Of how many containers is remembered what listing them takes, some 400 bytes each.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 
 /// What tells one version of a file from another, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -136,12 +139,37 @@ pub struct Opened {
     pub metadata: Arc<Metadata>,
 }
 
+/// What is shown of a container without opening it.
+#[derive(Clone)]
+pub struct Facts {
+    /// The metadata of its file.
+    pub metadata: Arc<Metadata>,
+    /// Bytes of what is shown in its place.
+    pub len: u64,
+    shown_name: Option<OsString>,
+}
+
+impl Facts {
+    /// Those of `opened`, which lies at `path`.
+    pub(crate) fn of(path: &Path, opened: &Opened) -> Facts {
+        let shown_name = opened.original.shown_name(path.file_name().unwrap_or_default());
+        Facts { metadata: Arc::clone(&opened.metadata), len: opened.original.len(), shown_name }
+    }
+
+    /// The name under which it is shown instead of the container; `None` when the container is shown.
+    pub fn shown_name(&self) -> Option<&OsStr> {
+        self.shown_name.as_deref()
+    }
+}
+
 /// The outcome of opening a file as a container: the container, or why it is none.
 type Outcome = Result<Opened, Arc<Error>>;
 
 /// Containers by path.
 pub struct Containers {
     kept: Mutex<LruCache<PathBuf, (Identity, Outcome)>>,
+    /// What was learnt of each when it was opened; `None` if it was none.
+    remembered: Mutex<LruCache<PathBuf, (Identity, Option<Facts>)>>,
     next_id: AtomicU64,
     healed: Arc<AtomicU64>,
     /// Tensors of all files that are decoded tensor by tensor.
@@ -151,8 +179,8 @@ pub struct Containers {
 impl Containers {
     /// None yet. Tensors that can be decoded only as a whole are kept in `tensors`.
     pub fn new(tensors: Arc<TensorCache>) -> Containers {
-        let kept = Mutex::new(LruCache::new(KEPT_OPEN));
-        Containers { kept, next_id: AtomicU64::new(0), healed: Arc::default(), tensors }
+        let (kept, remembered) = (Mutex::new(LruCache::new(KEPT_OPEN)), Mutex::new(LruCache::new(REMEMBERED)));
+        Containers { kept, remembered, next_id: AtomicU64::new(0), healed: Arc::default(), tensors }
     }
 
     /// How often a damaged chunk was decoded thanks to the sidecar of its container.
@@ -166,13 +194,11 @@ impl Containers {
     /// Those of [`Stored::open`], remembered until the file changes, except those that may pass by themselves.
     pub fn open(&self, path: &Path, metadata: &Metadata) -> Outcome {
         let identity = Identity::of(metadata);
-        let mut kept = self.lock();
-        if let Some((known, outcome)) = kept.get(path)
+        if let Some((known, outcome)) = lock(&self.kept).get(path)
             && *known == identity
         {
             return outcome.clone();
         }
-        drop(kept);
         // Two threads may do this at once; then both do it, and one result stays.
         let (identity, outcome) = self.open_now(path, identity);
         if let Err(error) = &outcome {
@@ -181,15 +207,28 @@ impl Containers {
                 return outcome;
             }
         }
-        kept = self.lock();
-        kept.put(path.to_owned(), (identity, outcome.clone()));
+        let facts = outcome.as_ref().ok().map(|opened| Facts::of(path, opened));
+        lock(&self.remembered).put(path.to_owned(), (identity, facts));
+        lock(&self.kept).put(path.to_owned(), (identity, outcome.clone()));
         outcome
+    }
+
+    /// What is shown of the container at `path`, whose metadata is `metadata`; `None` when it cannot be opened. It is opened if
+    /// it never was.
+    pub fn facts(&self, path: &Path, metadata: &Metadata) -> Option<Facts> {
+        self.remembered(path, metadata)
+            .unwrap_or_else(|| self.open(path, metadata).ok().map(|opened| Facts::of(path, &opened)))
     }
 
     /// Whether the file at `path`, with this metadata, has been opened as a container and was one.
     pub fn known(&self, path: &Path, metadata: &Metadata) -> bool {
-        let identity = Identity::of(metadata);
-        self.lock().peek(path).is_some_and(|(known, outcome)| *known == identity && outcome.is_ok())
+        matches!(self.remembered(path, metadata), Some(Some(_)))
+    }
+
+    fn remembered(&self, path: &Path, metadata: &Metadata) -> Option<Option<Facts>> {
+        let mut remembered = lock(&self.remembered);
+        let (identity, facts) = remembered.get(path)?;
+        (*identity == Identity::of(metadata)).then(|| facts.clone())
     }
 
     /// The outcome and the identity of what was opened, which is not `expected` where the file has just been replaced.
@@ -252,10 +291,10 @@ impl Containers {
         // It decodes to the same whatever its base is read from.
         Ok(Opened { original: Arc::new(original), id: opened.id, metadata: Arc::clone(&opened.metadata) })
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<PathBuf, (Identity, Outcome)>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Default for Containers {

@@ -10,9 +10,9 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bigsmall_codec::{Device, Error, Original, make_room};
 use fuser::{
@@ -110,7 +110,11 @@ enum Handle {
         number: u64,
         file: File,
     },
-    Directory(Vec<(u64, FileType, OsString)>),
+    /// A directory, listed when the kernel first asks.
+    Directory {
+        number: u64,
+        entries: OnceLock<Vec<(u64, FileType, OsString)>>,
+    },
 }
 
 /// What is open, by the numbers that the kernel was given.
@@ -222,7 +226,10 @@ impl Mount {
     fn open(&self, number: u64) -> Result<(Handle, FopenFlags), Errno> {
         let entry = self.same_entry(number)?;
         match entry.kind {
-            Kind::Virtual(opened) => Ok((Handle::Virtual { opened, path: entry.path }, FopenFlags::FOPEN_KEEP_CACHE)),
+            Kind::Virtual(_) => {
+                let opened = self.opened(&entry)?;
+                Ok((Handle::Virtual { opened, path: entry.path }, FopenFlags::FOPEN_KEEP_CACHE))
+            }
             Kind::Plain => {
                 // A pipe is opened by the kernel and never here; if one takes the file's place now, this must not wait.
                 let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&entry.path);
@@ -244,7 +251,35 @@ impl Mount {
         }
     }
 
-    fn list(&self, number: u64) -> Result<Handle, Errno> {
+    /// The container of a virtual file.
+    fn opened(&self, entry: &Entry) -> Result<Opened, Errno> {
+        let opened = self.view.containers().open(&entry.path, &entry.metadata);
+        let opened = opened.map_err(|error| error.io_error().map_or(Errno::EIO, errno))?;
+        // It may just have been replaced: the kernel looks the name up again.
+        if Identity::of(&opened.metadata) == Identity::of(&entry.metadata) { Ok(opened) } else { Err(Errno::ESTALE) }
+    }
+
+    /// Opens a directory. For a second after it was listed, the kernel may use what it knows of it, unless a name has come or gone.
+    fn open_dir(&self, number: u64) -> Result<(Handle, FopenFlags), Errno> {
+        let metadata = fs::metadata(self.dir(number)?).map_err(|e| errno(&e))?;
+        let identity = Identity::of(&metadata);
+        let listed = self.nodes().get(number).and_then(|node| node.listed);
+        let is_known = listed.is_some_and(|(known, at)| known == identity && at.elapsed() < TTL);
+        let mut flags = FopenFlags::FOPEN_CACHE_DIR;
+        let entries = OnceLock::new();
+        if is_known {
+            flags |= FopenFlags::FOPEN_KEEP_CACHE;
+        } else {
+            let at = Instant::now();
+            let _ = entries.set(self.list(number)?);
+            if let Some(node) = self.nodes().get_mut(number) {
+                node.listed = Some((identity, at));
+            }
+        }
+        Ok((Handle::Directory { number, entries }, flags))
+    }
+
+    fn list(&self, number: u64) -> Result<Vec<(u64, FileType, OsString)>, Errno> {
         let dir = self.dir(number)?;
         let shown = self.view.list(&dir).map_err(|e| errno(&e))?;
         let nodes = self.nodes();
@@ -256,7 +291,7 @@ impl Mount {
         entries.extend(shown.into_iter().map(|Shown { name, file_type: kind, behind }| {
             (nodes.number(number, &name, behind), file_type(kind), name)
         }));
-        Ok(Handle::Directory(entries))
+        Ok(entries)
     }
 
     /// Gives `then` the patch at `path` over its base. If that has to be looked for, another thread does both: this one takes requests,
@@ -276,9 +311,10 @@ impl Mount {
     /// The patch that an inode is, and where it lies, if it is one.
     fn patch(&self, number: u64) -> Option<(Opened, PathBuf)> {
         self.nodes().get(number)?.version.as_ref()?;
-        let Entry { path, kind: Kind::Virtual(opened), .. } = self.same_entry(number).ok()? else { return None };
+        let entry = self.same_entry(number).ok().filter(Entry::is_virtual)?;
+        let opened = self.opened(&entry).ok()?;
         opened.original.wants_base()?;
-        Some((opened, path))
+        Some((opened, entry.path))
     }
 
     fn extended_attribute(&self, number: u64, name: &OsStr) -> Result<Vec<u8>, Errno> {
@@ -291,8 +327,7 @@ impl Mount {
             return Err(Errno::ENODATA);
         }
         let entry = self.same_entry(number)?;
-        let Kind::Virtual(opened) = entry.kind else { return Err(Errno::ESTALE) };
-        xattr::value(name, &entry.path, &opened).ok_or(Errno::ENODATA)
+        xattr::value(name, &entry.path, &self.opened(&entry)?).ok_or(Errno::ENODATA)
     }
 
     fn attribute_names(&self, number: u64) -> Result<Vec<u8>, Errno> {
@@ -300,12 +335,11 @@ impl Mount {
             return Ok(Vec::new());
         }
         let entry = self.same_entry(number)?;
-        let Kind::Virtual(opened) = entry.kind else { return Err(Errno::ESTALE) };
-        Ok(xattr::names(&entry.path, &opened))
+        Ok(xattr::names(&entry.path, &self.opened(&entry)?))
     }
 
     fn stats(&self) -> Vec<u8> {
-        let is_file = |handle: &&Arc<Handle>| !matches!(***handle, Handle::Directory(_));
+        let is_file = |handle: &&Arc<Handle>| !matches!(***handle, Handle::Directory { .. });
         let open_files = self.open_files.handles().values().filter(is_file).count() as u64;
         let stats = self.counting.stats(&self.cache, self.view.containers(), open_files);
         serde_json::to_vec(&stats).expect("numbers and names only")
@@ -368,7 +402,7 @@ impl Mount {
                 }
                 Ok(len)
             }
-            Handle::Directory(_) => Err(Errno::EISDIR),
+            Handle::Directory { .. } => Err(Errno::EISDIR),
         }
     }
 }
@@ -415,8 +449,7 @@ fn behind(entry: &Entry) -> Behind {
 
 /// What the original of a container is now, if `entry` is one.
 fn version(entry: &Entry) -> Option<Version> {
-    let is_virtual = matches!(entry.kind, Kind::Virtual(_));
-    is_virtual.then(|| Version { metadata: entry.metadata.clone(), len: entry.len() })
+    entry.is_virtual().then(|| Version { metadata: entry.metadata.clone(), len: entry.len() })
 }
 
 /// What the mount says of a file that shows `len` bytes and lies in the source with this metadata.
@@ -539,8 +572,8 @@ impl Filesystem for Mount {
     }
 
     fn opendir(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        match self.list(number.0) {
-            Ok(handle) => reply.opened(self.open_files.keep(handle), FopenFlags::empty()),
+        match self.open_dir(number.0) {
+            Ok((handle, flags)) => reply.opened(self.open_files.keep(handle), flags),
             Err(errno) => reply.error(errno),
         }
     }
@@ -550,7 +583,14 @@ impl Filesystem for Mount {
             Ok(handle) => handle,
             Err(errno) => return reply.error(errno),
         };
-        let Handle::Directory(entries) = &*handle else { return reply.error(Errno::ENOTDIR) };
+        let Handle::Directory { number, entries } = &*handle else { return reply.error(Errno::ENOTDIR) };
+        if entries.get().is_none() {
+            match self.list(*number) {
+                Ok(listed) => drop(entries.set(listed)),
+                Err(errno) => return reply.error(errno),
+            }
+        }
+        let entries = entries.get().map_or(&[][..], Vec::as_slice);
         for (position, (number, kind, name)) in entries.iter().enumerate().skip(offset as usize) {
             if reply.add(INodeNo(*number), position as u64 + 1, *kind, name) {
                 break;

@@ -11,6 +11,7 @@ use std::fs::Metadata;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use crate::containers::Identity;
 
@@ -54,6 +55,8 @@ pub struct Node {
     pub version: Option<Version>,
     /// The version of a plain file whose pages the kernel may have kept.
     pub cached: Option<Identity>,
+    /// The version of a directory that was listed last, and when.
+    pub listed: Option<(Identity, Instant)>,
     /// How often the kernel has looked it up and not forgotten it.
     lookups: u64,
 }
@@ -83,6 +86,7 @@ impl Nodes {
             behind: Behind::Place,
             version: None,
             cached: None,
+            listed: None,
             lookups: 1,
         };
         Nodes { nodes: HashMap::from([(ROOT, root)]) }
@@ -133,6 +137,7 @@ impl Nodes {
             behind,
             version,
             cached: None,
+            listed: None,
             lookups: 0,
         });
         // Of several names, the one that was there last is the likeliest to be there still.

@@ -19,12 +19,12 @@ use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bigsmall_codec::Stored;
 use bigsmall_codec::container::EXTENSION;
 use bigsmall_codec::upstream::{HUB_INDEX, LOADER_INDEX, ORIGINAL_NAME, TensorCache};
-use bigsmall_codec::{Original, Stored};
 use rayon::prelude::*;
 
-use crate::containers::{Containers, Identity, Opened};
+use crate::containers::{Containers, Facts, Identity, Opened};
 use crate::nodes::Behind;
 
 /// The bytes that programs expect the name of a file to have at most.
@@ -41,7 +41,7 @@ pub enum Kind {
     /// A file or link of the source, shown as it is.
     Plain,
     /// The original of a container.
-    Virtual(Opened),
+    Virtual(Facts),
 }
 
 /// A file, directory or link that the mount shows.
@@ -59,9 +59,14 @@ impl Entry {
     /// The size that the mount shows, in bytes.
     pub fn len(&self) -> u64 {
         match &self.kind {
-            Kind::Virtual(opened) => opened.original.len(),
+            Kind::Virtual(facts) => facts.len,
             _ => self.metadata.len(),
         }
+    }
+
+    /// Whether it is the original of a container.
+    pub fn is_virtual(&self) -> bool {
+        matches!(self.kind, Kind::Virtual(_))
     }
 
     /// Whether it has no bytes.
@@ -143,11 +148,11 @@ impl View {
         let path = dir.join(name);
         match fs::symlink_metadata(&path) {
             Ok(metadata) => {
-                if self.shown_instead(dir, name)?.is_some() {
+                if self.shown_instead(dir, name).is_some() {
                     return Err(io::ErrorKind::NotFound.into());
                 }
-                if let Some(opened) = self.recognised(&path, name, &metadata) {
-                    return Ok(virtual_entry(path, opened));
+                if let Some(facts) = self.recognised(&path, name, &metadata) {
+                    return Ok(virtual_entry(path, facts));
                 }
                 let kind = if metadata.is_dir() { Kind::Directory } else { Kind::Plain };
                 return Ok(Entry { path, metadata, kind });
@@ -156,10 +161,10 @@ impl View {
             Err(error) => return Err(error),
         }
         for container in container_names(name) {
-            if let Some(opened) = self.container(dir, &container)?
-                && opened.original.shown_name(&container).as_deref() == Some(name)
+            if let Some(facts) = self.container(dir, &container)
+                && facts.shown_name() == Some(name)
             {
-                return Ok(virtual_entry(dir.join(&container), opened));
+                return Ok(virtual_entry(dir.join(&container), facts));
             }
         }
         Err(io::ErrorKind::NotFound.into())
@@ -172,7 +177,7 @@ impl View {
     pub fn list(&self, dir: &Path) -> io::Result<Vec<Shown>> {
         if let Source::Container(container) = &self.source {
             let opened = self.open_single(container)?;
-            return Ok(vec![virtual_name(single_name(container, &opened), &opened)]);
+            return Ok(vec![virtual_name(single_name(container, &opened), &opened.metadata)]);
         }
         let device = fs::metadata(dir)?.dev();
         let entries = fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
@@ -190,15 +195,15 @@ impl View {
     /// What the mount shows of an entry of the source's directory `dir`, which is on `device`; `None` if the entry vanished.
     fn shown(&self, dir: &Path, device: u64, entry: &fs::DirEntry) -> Option<Shown> {
         let (name, file_type) = (entry.file_name(), entry.file_type().ok()?);
-        if let Some((instead, opened)) = self.shown_instead(dir, &name).ok()? {
+        if let Some(facts) = self.shown_instead(dir, &name) {
             // A link to a container shows the file, not the link.
-            return Some(virtual_name(instead, &opened));
+            return Some(virtual_name(facts.shown_name()?.to_owned(), &facts.metadata));
         }
         // Of most files all is known without asking for each.
         let behind = if file_type.is_symlink() || self.recognise == Recognise::ByContent {
             let metadata = entry.metadata().ok()?;
             let recognised = self.recognised(&entry.path(), &name, &metadata);
-            let version = |opened: Opened| Behind::Version(Identity::of(&opened.metadata));
+            let version = |facts: Facts| Behind::Version(Identity::of(&facts.metadata));
             recognised.map_or_else(|| Behind::plain(&metadata), version)
         } else if file_type.is_file() {
             Behind::Plain(device, entry.ino())
@@ -208,30 +213,21 @@ impl View {
         Some(Shown { name, file_type, behind })
     }
 
-    /// The original of the container `name`, and the name under which the mount shows it instead of the container; `None`
-    /// when it shows `name` itself.
-    fn shown_instead(&self, dir: &Path, name: &OsStr) -> io::Result<Option<(OsString, Opened)>> {
-        let Some(opened) = self.container(dir, name)? else { return Ok(None) };
-        let Some(shown) = opened.original.shown_name(name) else { return Ok(None) };
-        if shown.len() > LONGEST_NAME || fs::symlink_metadata(dir.join(&shown)).is_ok() {
-            return Ok(None);
+    /// The container `name`, if the mount shows its original under a name that it has instead; `None` when it shows `name` itself.
+    fn shown_instead(&self, dir: &Path, name: &OsStr) -> Option<Facts> {
+        let facts = self.container(dir, name)?;
+        let shown = facts.shown_name()?;
+        if shown.len() > LONGEST_NAME || fs::symlink_metadata(dir.join(shown)).is_ok() {
+            return None;
         }
         // Another container that is shown under this name and comes first?
-        for rival in container_names(&shown) {
-            if rival == name {
-                break;
-            }
-            if let Some(rival_opened) = self.container(dir, &rival)?
-                && rival_opened.original.shown_name(&rival).as_ref() == Some(&shown)
-            {
-                return Ok(None);
-            }
-        }
-        Ok(Some((shown, opened)))
+        let mut rivals = container_names(shown).into_iter().take_while(|rival| rival != name);
+        let comes_first = |rival: OsString| self.container(dir, &rival).is_some_and(|r| r.shown_name() == Some(shown));
+        if rivals.any(comes_first) { None } else { Some(facts) }
     }
 
     /// The file `name` at `path`, if it is a container that is recognised by its content alone.
-    fn recognised(&self, path: &Path, name: &OsStr, metadata: &Metadata) -> Option<Opened> {
+    fn recognised(&self, path: &Path, name: &OsStr, metadata: &Metadata) -> Option<Facts> {
         if self.recognise == Recognise::ByName || !metadata.is_file() || may_be_container(name) {
             return None;
         }
@@ -240,20 +236,17 @@ impl View {
         if !known && !Stored::is_stored(path).unwrap_or(false) {
             return None;
         }
-        self.containers.open(path, metadata).ok()
+        self.containers.facts(path, metadata)
     }
 
     /// The container called `name` in `dir`, if there is one that can be opened.
-    fn container(&self, dir: &Path, name: &OsStr) -> io::Result<Option<Opened>> {
+    fn container(&self, dir: &Path, name: &OsStr) -> Option<Facts> {
         if !may_be_container(name) {
-            return Ok(None);
+            return None;
         }
         let path = dir.join(name);
-        let metadata = match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_file() => metadata,
-            _ => return Ok(None),
-        };
-        Ok(self.containers.open(&path, &metadata).ok())
+        let metadata = fs::metadata(&path).ok().filter(Metadata::is_file)?;
+        self.containers.facts(&path, &metadata)
     }
 
     fn look_up_single(&self, container: &Path, name: &OsStr) -> io::Result<Entry> {
@@ -261,7 +254,7 @@ impl View {
         if single_name(container, &opened) != name {
             return Err(io::ErrorKind::NotFound.into());
         }
-        Ok(virtual_entry(container.to_owned(), opened))
+        Ok(virtual_entry(container.to_owned(), Facts::of(container, &opened)))
     }
 
     fn open_single(&self, container: &Path) -> io::Result<Opened> {
@@ -284,14 +277,13 @@ fn single_name(container: &Path, opened: &Opened) -> OsString {
 }
 
 /// The original of a container at `path`.
-fn virtual_entry(path: PathBuf, opened: Opened) -> Entry {
-    Entry { path, metadata: (*opened.metadata).clone(), kind: Kind::Virtual(opened) }
+fn virtual_entry(path: PathBuf, facts: Facts) -> Entry {
+    Entry { path, metadata: (*facts.metadata).clone(), kind: Kind::Virtual(facts) }
 }
 
 /// The name of the original of a container.
-fn virtual_name(name: OsString, opened: &Opened) -> Shown {
-    let behind = Behind::Version(Identity::of(&opened.metadata));
-    Shown { name, file_type: opened.metadata.file_type(), behind }
+fn virtual_name(name: OsString, metadata: &Metadata) -> Shown {
+    Shown { name, file_type: metadata.file_type(), behind: Behind::Version(Identity::of(metadata)) }
 }
 
 /// The names of containers that might be shown as `shown`, in the order in which they are considered.

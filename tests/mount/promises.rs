@@ -217,6 +217,57 @@ fn changes_of_the_source_show() {
 }
 
 #[test]
+fn listings_follow_what_they_are_made_from() {
+    let (scratch, original) = real();
+    fs::rename(scratch.path("models/real.bs"), scratch.path("blob")).unwrap();
+    symlink("../blob", scratch.path("models/linked.bs")).unwrap();
+    let mounted = Mounted::new(scratch, "models");
+    assert_eq!([mounted.names(), mounted.names()], [["linked.safetensors"], ["linked.safetensors"]]);
+    // The directory itself stays as it is.
+    let blob = mounted.scratch.path("blob");
+    let container = fs::read(&blob).unwrap();
+    fs::write(&blob, "no container").unwrap();
+    eventually("a name that is no container's any more", || mounted.names() == ["linked.bs"]);
+    fs::write(&blob, container).unwrap();
+    eventually("a name that is a container's again", || mounted.names() == ["linked.safetensors"]);
+    assert!(mounted.read("linked.safetensors") == original);
+}
+
+#[test]
+fn a_listing_that_was_broken_off_is_no_reason_to_miss_names() {
+    let (scratch, _) = real();
+    for number in 0..3000 {
+        scratch.write(format!("models/{number:040}.txt"), "");
+    }
+    let mounted = Mounted::new(scratch, "models");
+    // Whoever reads only the first names leaves the kernel with a part of them.
+    let first = fs::read_dir(mounted.path("")).unwrap().next();
+    assert!(first.is_some_and(|entry| entry.is_ok()));
+    for _ in 0..3 {
+        assert_eq!(mounted.names().len(), 3001);
+    }
+}
+
+#[test]
+fn more_containers_than_are_kept_open_are_listed_and_read() {
+    let (scratch, original) = real();
+    for number in 0..600 {
+        fs::hard_link(scratch.path("models/real.bs"), scratch.path(format!("models/{number}.bs"))).unwrap();
+    }
+    let mounted = Mounted::new(scratch, "models");
+    for _ in 0..2 {
+        let names = mounted.names();
+        assert_eq!(names.len(), 601);
+        for name in &names {
+            assert_eq!(fs::metadata(mounted.path(name)).unwrap().len(), original.len() as u64, "{name}");
+        }
+        for name in [&names[0], &names[300], &names[600]] {
+            assert!(mounted.read(name) == original, "{name}");
+        }
+    }
+}
+
+#[test]
 fn many_readers_at_random_see_the_same() {
     let (scratch, original) = real();
     // A cache that holds two chunks.
