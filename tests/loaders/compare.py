@@ -3,6 +3,7 @@
 Exit codes: 0 the same to the bit, 3 different (so that a difference cannot be confused with Python's 1 for a crash).
 """
 
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -25,6 +26,28 @@ def weight_files(plain, shown):
     if not wanted:
         different(f"{plain} holds no weights, so nothing would be compared")
     return [(plain / name, shown / name) for name in wanted]
+
+
+def forget(directory):
+    """Makes the kernel read the weight files anew, as far as nobody has them mapped."""
+    for path in directory.rglob("*.safetensors"):
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def apart(function, *arguments):
+    """What the function returns in a process of its own, since some engines can be set up only once in one."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def same_by_all(what, plain, shown):
+    """Equal by each way of reading, both being what was found by which. If the ways do not agree, one of them is at fault."""
+    differing = [way for way in shown if shown[way] != plain[way]]
+    if len(differing) == len(shown):
+        different(f"{what}, by {', '.join(differing)}")
+    if differing:
+        sys.exit(f"{what}: different by {', '.join(differing)} alone")
 
 
 def different(what):
