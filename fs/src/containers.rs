@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
+use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,12 +17,19 @@ use bigsmall_codec::patch::{Base, BaseRecord};
 use bigsmall_codec::upstream::{HUB_INDEX, HubIndex, LOADER_INDEX, TensorCache};
 use bigsmall_codec::{ChunkIndex, Error, ErrorKind, Grid, Memory, Original, PlainFile, Stored};
 use lru::LruCache;
+use rustix::process::{Resource, getrlimit};
 
 use crate::cache::FileId;
 
-/// How many containers are kept open between uses. Each costs a file descriptor and its index; those in use by open
+/// How many containers are kept open between uses at most. Each costs a file descriptor and its index; those in use by open
 /// files stay open however many they are.
-const KEPT_OPEN: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+const KEPT_OPEN: u64 = 256;
+
+/// How many are kept open between uses: at most a quarter of the files that this process may have open.
+fn kept_open() -> NonZeroUsize {
+    let may_be_open = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    NonZeroUsize::new(KEPT_OPEN.min(may_be_open / 4) as usize).unwrap_or(NonZeroUsize::MIN)
+}
 
 /// Of how many containers is remembered what listing them takes, some 400 bytes each.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
@@ -162,6 +170,11 @@ impl Facts {
     }
 }
 
+/// The number of the system's error that an error comes from.
+fn raw_error(error: &Error) -> Option<i32> {
+    error.io_error()?.raw_os_error()
+}
+
 /// The outcome of opening a file as a container: the container, or why it is none.
 type Outcome = Result<Opened, Arc<Error>>;
 
@@ -179,7 +192,7 @@ pub struct Containers {
 impl Containers {
     /// None yet. Tensors that can be decoded only as a whole are kept in `tensors`.
     pub fn new(tensors: Arc<TensorCache>) -> Containers {
-        let (kept, remembered) = (Mutex::new(LruCache::new(KEPT_OPEN)), Mutex::new(LruCache::new(REMEMBERED)));
+        let (kept, remembered) = (Mutex::new(LruCache::new(kept_open())), Mutex::new(LruCache::new(REMEMBERED)));
         Containers { kept, remembered, next_id: AtomicU64::new(0), healed: Arc::default(), tensors }
     }
 
@@ -215,9 +228,20 @@ impl Containers {
 
     /// What is shown of the container at `path`, whose metadata is `metadata`; `None` when it cannot be opened. It is opened if
     /// it never was.
-    pub fn facts(&self, path: &Path, metadata: &Metadata) -> Option<Facts> {
-        self.remembered(path, metadata)
-            .unwrap_or_else(|| self.open(path, metadata).ok().map(|opened| Facts::of(path, &opened)))
+    ///
+    /// # Errors
+    /// When this process lacks memory or descriptors: it may well be a container.
+    pub fn facts(&self, path: &Path, metadata: &Metadata) -> io::Result<Option<Facts>> {
+        if let Some(facts) = self.remembered(path, metadata) {
+            return Ok(facts);
+        }
+        match self.open(path, metadata) {
+            Ok(opened) => Ok(Some(Facts::of(path, &opened))),
+            Err(error) => match raw_error(&error) {
+                Some(errno @ (libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => Err(io::Error::from_raw_os_error(errno)),
+                _ => Ok(None),
+            },
+        }
     }
 
     /// Whether the file at `path`, with this metadata, has been opened as a container and was one.

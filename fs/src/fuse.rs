@@ -70,6 +70,7 @@ pub(crate) fn start(
     settings: Settings,
 ) -> io::Result<Serving> {
     let nodes = Mutex::new(Nodes::new(view.root().to_owned()));
+    let ways = Arc::clone(view.ways());
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::RO,
@@ -96,7 +97,9 @@ pub(crate) fn start(
         #[cfg(feature = "serve-zeros")]
         serve_zeros: std::env::var_os("BIGSMALL_SERVE_ZEROS").is_some(),
     };
-    Session::new(filesystem, mountpoint, &config)?.spawn()
+    let session = Session::new(filesystem, mountpoint, &config)?;
+    ways.lead_around(mountpoint)?;
+    session.spawn()
 }
 
 /// What an open file or directory was when it was opened.
@@ -168,6 +171,7 @@ impl Mount {
             if number == ROOT {
                 let path = node.dir.clone();
                 drop(nodes);
+                self.view.ways().check(&path).map_err(|e| errno(&e))?;
                 let metadata = fs::metadata(&path).map_err(|e| errno(&e))?;
                 return Ok(Entry { path, metadata, kind: Kind::Directory });
             }
@@ -261,7 +265,8 @@ impl Mount {
 
     /// Opens a directory. For a second after it was listed, the kernel may use what it knows of it, unless a name has come or gone.
     fn open_dir(&self, number: u64) -> Result<(Handle, FopenFlags), Errno> {
-        let metadata = fs::metadata(self.dir(number)?).map_err(|e| errno(&e))?;
+        let dir = self.dir(number)?;
+        let metadata = self.view.ways().check(&dir).and_then(|()| fs::metadata(&dir)).map_err(|e| errno(&e))?;
         let identity = Identity::of(&metadata);
         let listed = self.nodes().get(number).and_then(|node| node.listed);
         let is_known = listed.is_some_and(|(known, at)| known == identity && at.elapsed() < TTL);
@@ -634,7 +639,8 @@ impl Filesystem for Mount {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        match statvfs(self.view.root()) {
+        let root = self.view.root();
+        match self.view.ways().check(root).and_then(|()| statvfs(root)) {
             Ok(s) => reply.statfs(
                 s.f_blocks,
                 s.f_bfree,

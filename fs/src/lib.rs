@@ -14,4 +14,5 @@ mod nodes;
 pub mod session;
 pub mod stats;
 pub mod view;
+mod ways;
 mod xattr;

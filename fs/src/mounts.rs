@@ -119,7 +119,7 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
             return failed(format!("{shown}: cannot be unmounted: {}", without_code(&e)));
         }
         // The kernel lets go of what was just closed, or of a process that just ended, a moment later.
-        let users = users(&absolute);
+        let users = mounts_in(&absolute)? + &users(&absolute);
         if !users.is_empty() || start.elapsed() > RELEASE_PATIENCE {
             return failed(format!("{shown}: is in use; end the programs that use it or try `--lazy`{users}"));
         }
@@ -143,6 +143,13 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
         )),
         _ => Ok(()),
     }
+}
+
+/// The mounts below `mountpoint`, a line each.
+fn mounts_in(mountpoint: &Path) -> Result<String> {
+    let is_below = |mount: &Mount| mount.mountpoint.starts_with(mountpoint) && mount.mountpoint != mountpoint;
+    let lines = all_mounts()?.into_iter().filter(is_below);
+    Ok(lines.map(|mount| format!("\n  {} is itself mounted on", mount.mountpoint.display())).collect())
 }
 
 /// How many programs that use a mount are named.

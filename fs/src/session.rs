@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -20,7 +20,7 @@ use crate::bases::{Bases, Place};
 use crate::cache::ChunkCache;
 use crate::fuse::{self, Serving, Settings};
 use crate::models::{Depth, hub_cache};
-use crate::mounts::{Mount, SOURCE_PREFIX, detach, find_mount};
+use crate::mounts::{Answer, Mount, SOURCE_PREFIX, detach, find_mount};
 use crate::view::{Recognise, Source, View};
 
 /// How long an unmount waits for a busy mount to become free before it lets go of it lazily.
@@ -107,13 +107,13 @@ impl MountOptions {
             Source::Container(self.source.clone())
         };
         self.mountpoint = check_mountpoint(&self.mountpoint)?;
-        if kind.is_dir() && self.mountpoint.starts_with(&self.source) {
+        if kind.is_dir() && lies_in(&self.mountpoint, &self.source) {
             return failed(format!(
                 "{}: lies inside of what is to be mounted, {shown}: the mount would contain itself; mount it elsewhere",
                 self.mountpoint.display()
             ));
         }
-        if kind.is_dir() && self.source.starts_with(&self.mountpoint) {
+        if lies_in(&self.source, &self.mountpoint) {
             return failed(format!(
                 "{shown}: lies inside of {}, which the mount would hide",
                 self.mountpoint.display()
@@ -152,6 +152,13 @@ impl MountOptions {
     }
 }
 
+/// Whether `path` is `directory` or lies below it, under whichever of the names that bind mounts give it.
+fn lies_in(path: &Path, directory: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    let wanted = identity(directory);
+    wanted.is_some() && path.ancestors().any(|above| identity(above) == wanted)
+}
+
 fn absolute(path: &Path) -> Result<PathBuf> {
     fs::canonicalize(path).map_err(|e| SessionError(format!("{}: {}", path.display(), without_code(&e))))
 }
@@ -167,24 +174,30 @@ pub(crate) fn without_code(error: &io::Error) -> String {
 
 fn check_mountpoint(mountpoint: &Path) -> Result<PathBuf> {
     let shown = mountpoint.display();
-    match fs::metadata(mountpoint) {
-        Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return failed(format!("{shown}: is not a directory; a mount needs one")),
+    let place = match fs::canonicalize(mountpoint) {
+        Ok(place) => place,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return failed(format!("{shown}: there is no such directory; create it first"));
         }
-        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
-            return failed(format!("{shown}: a dead mount is in the way; remove it with `bigsmall umount {shown}`"));
-        }
         Err(e) => return failed(format!("{shown}: {}", without_code(&e))),
+    };
+    // Before anything is asked of the directory: a mount that hangs would not answer.
+    if let Some(mount) = find_mount(&place)?.filter(Mount::is_ours) {
+        return failed(match mount.ask() {
+            Answer::Dead => format!("{shown}: a dead mount is in the way; remove it with `bigsmall umount {shown}`"),
+            Answer::Silent => format!(
+                "{shown}: a mount that does not answer is in the way; remove it with `bigsmall umount --lazy {shown}`"
+            ),
+            Answer::Alive(_) | Answer::Unknown(_) => {
+                format!("{shown}: is already a bigsmall mount; unmount it with `bigsmall umount {shown}` first")
+            }
+        });
     }
-    let mountpoint = absolute(mountpoint)?;
-    if find_mount(&mountpoint)?.is_some_and(|mount| mount.is_ours()) {
-        return failed(format!(
-            "{shown}: is already a bigsmall mount; unmount it with `bigsmall umount {shown}` first"
-        ));
+    match fs::metadata(&place) {
+        Ok(metadata) if metadata.is_dir() => Ok(place),
+        Ok(_) => failed(format!("{shown}: is not a directory; a mount needs one")),
+        Err(e) => failed(format!("{shown}: {}", without_code(&e))),
     }
-    Ok(mountpoint)
 }
 
 /// Fails, and says why, when this process may not use FUSE here.
@@ -249,7 +262,7 @@ impl Prepared {
             Settings { allow_other, read_ahead, source_name: format!("{SOURCE_PREFIX}{}", source.display()) };
         // Here and not before: a GPU does not come along to another process.
         let device = gpu.map_or(Ok(Device::Processor), Device::gpu).map_err(|e| SessionError(e.to_string()))?;
-        let view = View::new(self.source, recognise, Arc::new(TensorCache::new(tensor_cache_size)));
+        let view = View::new(self.source, recognise, allow_other, Arc::new(TensorCache::new(tensor_cache_size)));
         let cache = Arc::new(ChunkCache::new(cache_size));
         let bases = Bases::new(Arc::clone(view.containers()), Arc::clone(&cache), self.places, mountpoint.clone());
         let serving = fuse::start(view, cache, bases, device, &mountpoint, settings)

@@ -26,6 +26,7 @@ use rayon::prelude::*;
 
 use crate::containers::{Containers, Facts, Identity, Opened};
 use crate::nodes::Behind;
+use crate::ways::Ways;
 
 /// The bytes that programs expect the name of a file to have at most.
 const LONGEST_NAME: usize = 255;
@@ -110,12 +111,20 @@ pub struct View {
     source: Source,
     recognise: Recognise,
     containers: Arc<Containers>,
+    ways: Arc<Ways>,
 }
 
 impl View {
-    /// The view of `source`. Tensors that can be decoded only as a whole are kept in `tensors`.
-    pub fn new(source: Source, recognise: Recognise, tensors: Arc<TensorCache>) -> View {
-        View { source, recognise, containers: Arc::new(Containers::new(tensors)) }
+    /// The view of `source`, `for_others` if users other than the one who mounts look at it. Tensors that can be decoded only as a whole are kept
+    /// in `tensors`.
+    pub fn new(source: Source, recognise: Recognise, for_others: bool, tensors: Arc<TensorCache>) -> View {
+        let (containers, ways) = (Arc::new(Containers::new(tensors)), Arc::new(Ways::new(for_others)));
+        View { source, recognise, containers, ways }
+    }
+
+    /// Which ways lead through the source.
+    pub(crate) fn ways(&self) -> &Arc<Ways> {
+        &self.ways
     }
 
     /// The containers that are shown.
@@ -145,13 +154,14 @@ impl View {
         if let Source::Container(container) = &self.source {
             return self.look_up_single(container, name);
         }
+        self.ways.check(dir)?;
         let path = dir.join(name);
         match fs::symlink_metadata(&path) {
             Ok(metadata) => {
-                if self.shown_instead(dir, name).is_some() {
+                if self.shown_instead(dir, name)?.is_some() {
                     return Err(io::ErrorKind::NotFound.into());
                 }
-                if let Some(facts) = self.recognised(&path, name, &metadata) {
+                if let Some(facts) = self.recognised(&path, name, &metadata)? {
                     return Ok(virtual_entry(path, facts));
                 }
                 let kind = if metadata.is_dir() { Kind::Directory } else { Kind::Plain };
@@ -161,7 +171,7 @@ impl View {
             Err(error) => return Err(error),
         }
         for container in container_names(name) {
-            if let Some(facts) = self.container(dir, &container)
+            if let Some(facts) = self.container(dir, &container)?
                 && facts.shown_name() == Some(name)
             {
                 return Ok(virtual_entry(dir.join(&container), facts));
@@ -179,30 +189,31 @@ impl View {
             let opened = self.open_single(container)?;
             return Ok(vec![virtual_name(single_name(container, &opened), &opened.metadata)]);
         }
+        self.ways.check(dir)?;
         let device = fs::metadata(dir)?.dev();
         let entries = fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
-        let shown_of = |entry| self.shown(dir, device, entry);
-        let mut shown: Vec<Shown> = if entries.len() < LISTED_ALONE {
-            entries.iter().filter_map(shown_of).collect()
+        let shown_of = |entry| self.shown(dir, device, entry).transpose();
+        let mut shown = if entries.len() < LISTED_ALONE {
+            entries.iter().filter_map(shown_of).collect::<io::Result<Vec<Shown>>>()?
         } else {
             // Containers are opened to be listed, and each waits for the disk.
-            entries.par_iter().filter_map(shown_of).collect()
+            entries.par_iter().filter_map(shown_of).collect::<io::Result<Vec<Shown>>>()?
         };
         shown.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(shown)
     }
 
     /// What the mount shows of an entry of the source's directory `dir`, which is on `device`; `None` if the entry vanished.
-    fn shown(&self, dir: &Path, device: u64, entry: &fs::DirEntry) -> Option<Shown> {
-        let (name, file_type) = (entry.file_name(), entry.file_type().ok()?);
-        if let Some(facts) = self.shown_instead(dir, &name) {
+    fn shown(&self, dir: &Path, device: u64, entry: &fs::DirEntry) -> io::Result<Option<Shown>> {
+        let (name, Ok(file_type)) = (entry.file_name(), entry.file_type()) else { return Ok(None) };
+        if let Some(facts) = self.shown_instead(dir, &name)? {
             // A link to a container shows the file, not the link.
-            return Some(virtual_name(facts.shown_name()?.to_owned(), &facts.metadata));
+            return Ok(facts.shown_name().map(|shown| virtual_name(shown.to_owned(), &facts.metadata)));
         }
         // Of most files all is known without asking for each.
         let behind = if file_type.is_symlink() || self.recognise == Recognise::ByContent {
-            let metadata = entry.metadata().ok()?;
-            let recognised = self.recognised(&entry.path(), &name, &metadata);
+            let Ok(metadata) = entry.metadata() else { return Ok(None) };
+            let recognised = self.recognised(&entry.path(), &name, &metadata)?;
             let version = |facts: Facts| Behind::Version(Identity::of(&facts.metadata));
             recognised.map_or_else(|| Behind::plain(&metadata), version)
         } else if file_type.is_file() {
@@ -210,43 +221,67 @@ impl View {
         } else {
             Behind::Place
         };
-        Some(Shown { name, file_type, behind })
+        Ok(Some(Shown { name, file_type, behind }))
     }
 
     /// The container `name`, if the mount shows its original under a name that it has instead; `None` when it shows `name` itself.
-    fn shown_instead(&self, dir: &Path, name: &OsStr) -> Option<Facts> {
-        let facts = self.container(dir, name)?;
-        let shown = facts.shown_name()?;
+    fn shown_instead(&self, dir: &Path, name: &OsStr) -> io::Result<Option<Facts>> {
+        let Some(facts) = self.container(dir, name)? else { return Ok(None) };
+        let Some(shown) = facts.shown_name() else { return Ok(None) };
         if shown.len() > LONGEST_NAME || fs::symlink_metadata(dir.join(shown)).is_ok() {
-            return None;
+            return Ok(None);
         }
         // Another container that is shown under this name and comes first?
-        let mut rivals = container_names(shown).into_iter().take_while(|rival| rival != name);
-        let comes_first = |rival: OsString| self.container(dir, &rival).is_some_and(|r| r.shown_name() == Some(shown));
-        if rivals.any(comes_first) { None } else { Some(facts) }
+        for rival in container_names(shown).into_iter().take_while(|rival| rival != name) {
+            if self.container(dir, &rival)?.is_some_and(|rival| rival.shown_name() == Some(shown)) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(facts))
     }
 
     /// The file `name` at `path`, if it is a container that is recognised by its content alone.
-    fn recognised(&self, path: &Path, name: &OsStr, metadata: &Metadata) -> Option<Facts> {
+    fn recognised(&self, path: &Path, name: &OsStr, metadata: &Metadata) -> io::Result<Option<Facts>> {
         if self.recognise == Recognise::ByName || !metadata.is_file() || may_be_container(name) {
-            return None;
+            return Ok(None);
         }
         // So that nothing is said of files that are none and do not claim to be.
         let known = self.containers.known(path, metadata);
         if !known && !Stored::is_stored(path).unwrap_or(false) {
-            return None;
+            return Ok(None);
         }
         self.containers.facts(path, metadata)
     }
 
-    /// The container called `name` in `dir`, if there is one that can be opened.
-    fn container(&self, dir: &Path, name: &OsStr) -> Option<Facts> {
+    /// The container called `name` in `dir`, if there is one that can be opened. A link leads to one if it may be followed.
+    ///
+    /// # Errors
+    /// When there are not the means to open it.
+    fn container(&self, dir: &Path, name: &OsStr) -> io::Result<Option<Facts>> {
         if !may_be_container(name) {
-            return None;
+            return Ok(None);
         }
         let path = dir.join(name);
-        let metadata = fs::metadata(&path).ok().filter(Metadata::is_file)?;
-        self.containers.facts(&path, &metadata)
+        // What a link leads to may change between being looked at and being opened, and then it is looked at again.
+        for _ in 0..2 {
+            let Ok((metadata, is_link)) = self.metadata(&path) else { break };
+            if !metadata.is_file() {
+                break;
+            }
+            match self.containers.facts(&path, &metadata)? {
+                Some(facts) if is_link && Identity::of(&facts.metadata) != Identity::of(&metadata) => {}
+                facts => return Ok(facts),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The metadata of what lies at `path`, or where that leads if it is a link, and whether it is.
+    fn metadata(&self, path: &Path) -> io::Result<(Metadata, bool)> {
+        match fs::symlink_metadata(path)? {
+            link if link.is_symlink() => Ok((fs::symlink_metadata(self.ways.follow(path)?)?, true)),
+            metadata => Ok((metadata, false)),
+        }
     }
 
     fn look_up_single(&self, container: &Path, name: &OsStr) -> io::Result<Entry> {
@@ -258,7 +293,8 @@ impl View {
     }
 
     fn open_single(&self, container: &Path) -> io::Result<Opened> {
-        let opened = self.containers.open(container, &fs::metadata(container)?);
+        self.ways.check(self.root())?;
+        let opened = self.containers.open(container, &self.metadata(container)?.0);
         opened.map_err(|error| io::Error::other(error.to_string()))
     }
 }

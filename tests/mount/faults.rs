@@ -1,11 +1,12 @@
 //! What may go wrong underneath a live mount: readers get EIO, the mount lives, neighbours are not disturbed.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use memmap2::Mmap;
 use rustix::fs::{Advice, fadvise};
@@ -13,9 +14,10 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::disk::Disk;
 use crate::mounted::*;
-use crate::support::model;
+use crate::support::*;
 
 const EIO: i32 = 5;
+const EMFILE: i32 = 24;
 const SIGBUS: i32 = 7;
 
 /// Reads all of a file in pieces, and counts the bytes that cannot be read. All others must be right.
@@ -228,6 +230,82 @@ fn a_source_that_is_removed_leaves_what_is_open() {
     fs::create_dir(mounted.scratch.path("models")).unwrap();
     mounted.scratch.write("models/new", "new");
     eventually("the new source", || mounted.names() == ["new"]);
+}
+
+#[test]
+fn a_source_that_leads_into_its_own_mount_does_not_stall_it() {
+    let (scratch, original) = real();
+    let mnt = scratch.path("").canonicalize().unwrap().join("mnt");
+    let target = |name: &str| mnt.join(name);
+    let models = scratch.path("models");
+    for number in 0..8 {
+        scratch.write(format!("models/sub/file{number}"), "x");
+        symlink(target(&format!("sub/file{number}")), models.join(format!("link{number}.bs"))).unwrap();
+    }
+    symlink(target("itself.bs"), models.join("itself.bs")).unwrap();
+    let mounted = Mounted::new(scratch, "models");
+    let device = fs::metadata(mounted.path("")).unwrap().dev();
+    // Many at once, each of which might wait for the others.
+    let look = |script: &str| {
+        let look = |_| {
+            mounted
+                .scratch
+                .command("sh")
+                .args(["-c", script])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        };
+        let mut all: Vec<_> = (0..8).map(look).collect();
+        let start = Instant::now();
+        while !all.iter_mut().all(|process| process.try_wait().unwrap().is_some()) {
+            if start.elapsed() > PATIENCE {
+                // Or nothing that waits for the mount could ever end.
+                let _ = fs::write(format!("/sys/fs/fuse/connections/{}/abort", rustix::fs::minor(device)), "1");
+                panic!("{script}: not within {PATIENCE:?}");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    look(
+        "for i in 0 1 2 3 4 5 6 7; do stat mnt/link$i.safetensors & done; wait; ls -lR mnt; stat mnt/itself.safetensors mnt/itself.bs",
+    );
+    assert!(mounted.path("link0.bs").symlink_metadata().unwrap().is_symlink(), "such a link is itself");
+    // When the source gives way to a link to what it is shown as, by those who moved it.
+    let moved = mounted.scratch.path("moved");
+    fs::rename(&models, &moved).unwrap();
+    symlink(target(""), &models).unwrap();
+    thread::sleep(Duration::from_millis(1100));
+    look("ls -lR mnt; stat -f mnt; stat mnt/real.safetensors mnt/sub/file1; cat mnt/real.safetensors");
+    fs::remove_file(&models).unwrap();
+    fs::rename(&moved, &models).unwrap();
+    eventually("the source", || mounted.path("real.safetensors").exists());
+    assert!(mounted.read("real.safetensors") == original);
+}
+
+#[test]
+fn without_descriptors_an_open_fails_and_says_so() {
+    let (scratch, original) = real();
+    for number in 0..200 {
+        fs::copy(scratch.path("models/real.bs"), scratch.path(format!("models/copy{number}.bs"))).unwrap();
+    }
+    fs::create_dir(scratch.path("mnt")).unwrap();
+    let mounted = Mounted { scratch };
+    let script = format!("ulimit -n 64 && exec {BIGSMALL} mount models mnt");
+    assert!(mounted.scratch.command("sh").args(["-c", &script]).status().unwrap().success());
+    let names = mounted.names();
+    assert_eq!(names.len(), 201);
+    assert!(names.iter().all(|name| name.ends_with(".safetensors")), "{names:?}");
+    let open: Vec<_> = names.iter().map(|name| File::open(mounted.path(name))).collect();
+    assert!(open.iter().filter(|file| file.is_ok()).count() > 30);
+    let errors: Vec<_> = open.iter().filter_map(|file| file.as_ref().err()?.raw_os_error()).collect();
+    assert!(!errors.is_empty() && errors.iter().all(|&errno| errno == EMFILE), "{errors:?}");
+    for file in open.iter().flatten() {
+        assert_eq!(lost(file, &original), 0);
+    }
+    drop(open);
+    eventually("all of it again", || names.iter().all(|name| File::open(mounted.path(name)).is_ok()));
 }
 
 /// Whether an entry of `mounts --json` is about this mount.

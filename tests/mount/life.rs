@@ -89,6 +89,16 @@ fn who_uses_a_mount_is_named() {
     user.wait().unwrap();
     assert!(message.contains(&format!("  sleep (process {}) uses ", user.id())), "{message}");
     assert!(message.contains("mnt/real.safetensors"), "{message}");
+
+    // And what is mounted in it.
+    fs::create_dir(mounted.scratch.path("models/sub")).unwrap();
+    eventually("the directory", || mounted.path("sub").is_dir());
+    let run = |line: &[&str]| assert!(Command::new(line[0]).args(&line[1..]).status().unwrap().success());
+    let sub = mounted.path("sub");
+    run(&["mount", "-t", "tmpfs", "none", sub.to_str().unwrap()]);
+    let message = mounted.scratch.fails(2, "umount mnt");
+    run(&["umount", sub.to_str().unwrap()]);
+    assert!(message.contains("mnt/sub is itself mounted on"), "{message}");
 }
 
 #[test]

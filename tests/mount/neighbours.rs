@@ -214,6 +214,30 @@ fn permissions_are_enforced() {
         assert!(String::from_utf8_lossy(&output.stderr).contains("Permission denied"), "{output:?}");
     }
     assert!(mounted.read("secret.safetensors") == original);
+    // A link gets nobody behind a directory that they may not enter.
+    let link = |target: &Path, name: &str| symlink(target, mounted.scratch.path("models").join(name)).unwrap();
+    for directory in ["models/closed", "elsewhere"] {
+        fs::create_dir_all(mounted.scratch.path(directory)).unwrap();
+        fs::copy(mounted.scratch.path("models/real.bs"), mounted.scratch.path(directory).join("hidden.bs")).unwrap();
+    }
+    let elsewhere = mounted.scratch.path("elsewhere");
+    fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o755)).unwrap();
+    link(Path::new("closed/hidden.bs"), "inside.bs");
+    link(&elsewhere.join("hidden.bs"), "outside.bs");
+    eventually("the links", || mounted.path("outside.safetensors").exists());
+    assert!(as_nobody("cat", "outside.safetensors").stdout == original);
+    assert!(!as_nobody("cat", "inside.safetensors").status.success());
+    assert_eq!(fs::read_link(mounted.path("inside.bs")).unwrap(), Path::new("closed/hidden.bs"), "it is itself");
+    // Nor does one that takes the place of a directory in use.
+    fs::create_dir(mounted.scratch.path("models/open")).unwrap();
+    fs::set_permissions(mounted.scratch.path("models/open"), fs::Permissions::from_mode(0o755)).unwrap();
+    eventually("the directory", || mounted.path("open").is_dir());
+    let open = File::open(mounted.path("open")).unwrap();
+    fs::remove_dir(mounted.scratch.path("models/open")).unwrap();
+    link(Path::new("closed"), "open");
+    let reached = rustix::fs::statat(&open, "config.json", AtFlags::empty());
+    assert!(matches!(reached, Err(Errno::LOOP | Errno::NOENT | Errno::STALE)), "{reached:?}");
+    drop(open);
     // Without the option nobody sees anything.
     mounted.scratch.ok("umount mnt");
     mounted.scratch.ok("mount models mnt");

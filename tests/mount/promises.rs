@@ -380,6 +380,8 @@ fn umount_waits_for_the_process_that_served_the_mount() {
     });
     let message = mounted.scratch.fails(2, "umount mnt");
     assert_eq!(message, "bigsmall: mnt: does not answer; `--lazy` takes it out of the tree\n");
+    let message = mounted.scratch.fails(2, "mount models mnt");
+    assert!(message.starts_with("bigsmall: mnt: a mount that does not answer is in the way; "), "{message}");
     mounted.scratch.ok("umount --lazy mnt");
     signal("-CONT");
     eventually("its end", || !Path::new("/proc").join(&daemon).exists());
@@ -418,6 +420,13 @@ fn what_cannot_be_mounted_is_refused() {
     assert!(message.ends_with("file: this is not a bigsmall container\n"), "{message}");
     fs::create_dir(scratch.path("models/inside")).unwrap();
     let message = scratch.fails(2, "mount models models/inside");
+    assert!(message.contains("the mount would contain itself"), "{message}");
+    let message = scratch.fails(2, "mount models/real.bs models");
+    assert!(message.contains("which the mount would hide"), "{message}");
+    // Under another name, in a mount namespace of its own.
+    let script = format!("mount --bind models mnt && exec {BIGSMALL} mount models mnt/inside");
+    let output = scratch.command("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("the mount would contain itself"), "{message}");
 
     let mounted = Mounted::with_options_on(scratch);
