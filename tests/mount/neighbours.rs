@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use memmap2::Mmap;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, SeekFrom, Timespec, Timestamps, UTIME_NOW, XattrFlags, fadvise, inotify, mknodat,
-    removexattr, seek, setxattr, utimensat,
+    AtFlags, CWD, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps, UTIME_NOW, XattrFlags, fadvise, inotify,
+    mknodat, removexattr, seek, setxattr, utimensat,
 };
 use rustix::io::{Errno, preadv};
 
@@ -33,7 +33,7 @@ impl Random {
 }
 
 /// As fsx does with what only reads: `pread`, `preadv`, `sendfile` and maps at random places of random lengths, many of
-/// them across the end, while pages are dropped and the file is closed and opened again.
+/// them across the end, while pages are dropped and the file is closed and opened again, every other time with `O_DIRECT`.
 #[test]
 fn random_reads_of_every_kind() {
     let (scratch, original) = real();
@@ -78,7 +78,9 @@ fn random_reads_of_every_kind() {
                 continue;
             }
             _ => {
-                file = File::open(&path).unwrap();
+                // Past the page cache from now on, or through it.
+                let flags = if random.below(2) == 0 { OFlags::DIRECT } else { OFlags::empty() };
+                file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(&path).unwrap();
                 continue;
             }
         }
@@ -97,7 +99,8 @@ fn read_to_end_of(file: &File, out: &mut [u8], start: usize) -> usize {
     len
 }
 
-/// fio writes a file with a checksum in each block, and compares them in the mount by each of the ways in which it can read.
+/// fio writes a file with a checksum in each block, and compares them in the mount by each of the ways in which it can read,
+/// through the page cache and past it.
 #[test]
 fn fio_verifies_what_it_wrote() {
     let scratch = Scratch::new();
@@ -111,9 +114,13 @@ fn fio_verifies_what_it_wrote() {
     let mounted = Mounted::new(scratch, "models");
     for engine in ["psync", "pvsync2", "mmap", "libaio", "io_uring"] {
         for order in ["read", "randread"] {
-            let how = format!("--readonly --filename=mnt/file.bin --rw={order} --ioengine={engine} --numjobs=2");
-            let run = fio(&mounted.scratch, &how);
-            assert_eq!((run.code, &*run.stderr), (0, ""), "{engine} {order}");
+            for direct in [0, 1] {
+                let how = format!(
+                    "--readonly --filename=mnt/file.bin --rw={order} --ioengine={engine} --direct={direct} --iodepth=16 --numjobs=2"
+                );
+                let run = fio(&mounted.scratch, &how);
+                assert_eq!((run.code, &*run.stderr), (0, ""), "{engine} {order} {direct}");
+            }
         }
     }
     // That it would notice.
@@ -176,7 +183,7 @@ fn errors_are_those_of_any_read_only_file_system() {
     expect("a directory as a file", to_errno(fs::read(&dir)), Errno::ISDIR);
     expect("a directory to write to", open(OpenOptions::new().write(true), &dir), Errno::ISDIR);
     expect("links in a circle", to_errno(fs::metadata(mounted.path("about"))), Errno::LOOP);
-    let not_followed = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+    let not_followed = OFlags::NOFOLLOW.bits() as i32;
     expect("a link not followed", open(read.clone().custom_flags(not_followed), &mounted.path("link")), Errno::LOOP);
 
     // No file has holes here, whatever its source has.
