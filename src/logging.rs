@@ -56,14 +56,14 @@ pub enum Sink {
 }
 
 impl Sink {
-    /// The system's log, or standard error where there is none.
+    /// The system's log, which may come later or be started anew.
     pub fn system() -> Sink {
-        let connected = UnixDatagram::unbound().and_then(|socket| {
+        let socket = UnixDatagram::unbound().and_then(|socket| {
             // A system log that does not keep up must not hold up a mount: what it cannot take is lost.
             socket.set_nonblocking(true)?;
-            socket.connect(SYSTEM_LOG).map(|()| socket)
+            Ok(socket)
         });
-        connected.map_or(Sink::StandardError, Sink::System)
+        socket.map_or(Sink::StandardError, Sink::System)
     }
 }
 
@@ -142,8 +142,8 @@ impl Write for Line<'_> {
                 let mut message =
                     format!("<{}>bigsmall[{}]: ", DAEMON << 3 | severity, std::process::id()).into_bytes();
                 message.extend_from_slice(line.trim_ascii_end());
-                // There is nobody to tell.
-                let _ = socket.send(&message);
+                // By its name each time: one that was started anew has a new socket. If there is none, there is nobody to tell.
+                let _ = socket.send_to(&message, SYSTEM_LOG);
             }
         }
         Ok(line.len())

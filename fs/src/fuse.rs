@@ -54,6 +54,7 @@ pub(crate) type Serving = BackgroundSession;
 /// What to mount, and how.
 pub(crate) struct Settings {
     pub(crate) allow_other: bool,
+    pub(crate) noexec: bool,
     /// Bytes that the kernel may read ahead.
     pub(crate) read_ahead: u32,
     /// What `mount` and `df` show as the source.
@@ -81,6 +82,9 @@ pub(crate) fn start(
         MountOption::Subtype("bigsmall".to_owned()),
         MountOption::CUSTOM(format!("max_read={LONGEST_READ}")),
     ];
+    if settings.noexec {
+        config.mount_options.push(MountOption::NoExec);
+    }
     config.acl = if settings.allow_other { SessionACL::All } else { SessionACL::Owner };
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     config.n_threads = Some(cores.clamp(2, MOST_THREADS));

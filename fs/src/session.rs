@@ -62,6 +62,8 @@ pub struct MountOptions {
     pub read_ahead: u32,
     /// Whether users other than the one who mounts may look.
     pub allow_other: bool,
+    /// Whether nothing in the mount can be run as a program.
+    pub noexec: bool,
     /// Which files are taken for containers.
     pub recognise: Recognise,
     /// Directories and files besides the source in which the bases of patches are looked for.
@@ -249,6 +251,7 @@ impl Prepared {
             tensor_cache_size,
             read_ahead,
             allow_other,
+            noexec,
             recognise,
             bases: _,
             auto_unmount,
@@ -259,7 +262,7 @@ impl Prepared {
         let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
             .map_err(|e| SessionError(format!("cannot watch for signals: {e}")))?;
         let settings =
-            Settings { allow_other, read_ahead, source_name: format!("{SOURCE_PREFIX}{}", source.display()) };
+            Settings { allow_other, noexec, read_ahead, source_name: format!("{SOURCE_PREFIX}{}", source.display()) };
         // Here and not before: a GPU does not come along to another process.
         let device = gpu.map_or(Ok(Device::Processor), Device::gpu).map_err(|e| SessionError(e.to_string()))?;
         let view = View::new(self.source, recognise, allow_other, Arc::new(TensorCache::new(tensor_cache_size)));

@@ -65,6 +65,10 @@ pub struct Args {
     #[arg(long)]
     allow_other: bool,
 
+    /// Let nothing that lies in the mount be run as a program
+    #[arg(long)]
+    noexec: bool,
+
     /// Append the log to FILE while the mount is in the background; without it, it goes to the system's log
     #[arg(long, value_name = "FILE", conflicts_with = "foreground")]
     log: Option<PathBuf>,
@@ -124,6 +128,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         tensor_cache_size: args.tensor_cache_size,
         read_ahead: args.read_ahead,
         allow_other: args.allow_other,
+        noexec: args.noexec,
         recognise: if args.hf_cache { Recognise::ByContent } else { Recognise::ByName },
         bases: args.bases.clone(),
         auto_unmount: args.auto_unmount,

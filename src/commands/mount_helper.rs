@@ -8,7 +8,7 @@ use crate::failure::Failure;
 pub const NAME: &str = "mount.bigsmall";
 
 /// Options that say nothing to a read-only FUSE mount, or that are `mount`'s own business.
-const IGNORED: [&str; 23] = [
+const IGNORED: [&str; 22] = [
     "ro",
     "defaults",
     "auto",
@@ -23,7 +23,6 @@ const IGNORED: [&str; 23] = [
     "nosuid",
     "nodev",
     "exec",
-    "noexec",
     "async",
     "atime",
     "noatime",
@@ -89,6 +88,7 @@ fn long_option(option: &str) -> Option<String> {
         "log",
         "log_level",
         "allow_other",
+        "noexec",
         "hf_cache",
         "base",
         "auto_unmount",
@@ -111,8 +111,8 @@ mod tests {
     #[test]
     fn fstab_is_understood() {
         assert_eq!(
-            said("/models /mnt -o rw,nofail,x-systemd.automount,cache_size=1G,hf_cache -n"),
-            Ok(Some("bigsmall mount --cache-size=1G --hf-cache -- /models /mnt".to_owned()))
+            said("/models /mnt -o rw,nofail,x-systemd.automount,cache_size=1G,hf_cache,noexec -n"),
+            Ok(Some("bigsmall mount --cache-size=1G --hf-cache --noexec -- /models /mnt".to_owned()))
         );
         assert_eq!(said("/models /mnt -f"), Ok(None));
         assert_eq!(said("/models /mnt -s -o whatever"), Ok(Some("bigsmall mount -- /models /mnt".to_owned())));

@@ -1,8 +1,10 @@
 //! Mounting and unmounting by all who may, and what mounts say of themselves.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::process::Command;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -116,8 +118,16 @@ fn fstab_mounts_through_the_helper() {
         (refused.code, &*refused.stderr),
         (2, "bigsmall: mount.bigsmall: colour=blue: there is no such option\n")
     );
-    let run = helper("ro,nofail,_netdev,cache_size=1MiB,log_level=info,log=log");
+    let program = mounted.scratch.write("models/program", "#!/bin/sh\n");
+    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+    let runs = || Command::new(mounted.path("program")).status().map_err(|error| error.kind());
+    let run = helper("ro,nofail");
     assert_eq!((run.code, &*run.stderr), (0, ""));
+    assert!(runs().is_ok_and(|status| status.success()));
+    mounted.scratch.ok("umount mnt");
+    let run = helper("ro,noexec,nofail,_netdev,cache_size=1MiB,log_level=info,log=log");
+    assert_eq!((run.code, &*run.stderr), (0, ""));
+    assert_eq!(runs(), Err(std::io::ErrorKind::PermissionDenied), "what is asked for is not ignored");
     assert!(mounted.read("real.safetensors") == original);
     assert_eq!(entry(&mounted)["stats"]["cache_capacity"], 1 << 20);
     mounted.scratch.ok("umount mnt");
@@ -126,6 +136,40 @@ fn fstab_mounts_through_the_helper() {
         let lines: Vec<&str> = log.lines().collect();
         matches!(lines[..], [shows, ends] if shows.starts_with("bigsmall: info: ") && ends.ends_with(": is unmounted"))
     });
+}
+
+#[test]
+fn the_systems_log_is_told_also_when_it_was_started_anew() {
+    let (scratch, _) = real();
+    fs::create_dir(scratch.path("mnt")).unwrap();
+    let socket = scratch.path("socket");
+    let log = || {
+        let _ = fs::remove_file(&socket);
+        let log = UnixDatagram::bind(&socket).unwrap();
+        log.set_read_timeout(Some(PATIENCE)).unwrap();
+        log
+    };
+    let heard = |log: &UnixDatagram| {
+        let mut line = [0; 1000];
+        let len = log.recv(&mut line).expect("a line");
+        String::from_utf8(line[..len].to_vec()).unwrap()
+    };
+    // In a mount namespace of its own, whose log is the one here.
+    let script = "\
+        mount -t tmpfs none /dev && mknod /dev/fuse c 10 229 && mknod /dev/null c 1 3 && ln -s $PWD/socket /dev/log || exit 9
+        $BIGSMALL mount --log-level info models mnt && read go && exec $BIGSMALL umount mnt";
+    let first = log();
+    let mut command = scratch.command("unshare");
+    command.args(["--mount", "sh", "-c", script]).env("BIGSMALL", BIGSMALL).stdin(Stdio::piped());
+    let mut shell = command.spawn().unwrap();
+    let line = heard(&first);
+    assert!(line.starts_with("<30>bigsmall[") && line.contains("]: info: ") && line.contains(": shows "), "{line}");
+    drop(first);
+    let second = log();
+    shell.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let line = heard(&second);
+    assert!(line.ends_with(": is unmounted"), "{line}");
+    assert!(shell.wait().unwrap().success());
 }
 
 #[test]

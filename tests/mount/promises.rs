@@ -327,7 +327,7 @@ fn a_process_that_ends_leaves_the_next_mount_alone() {
 
 #[test]
 fn sigterm_and_sigint_unmount() {
-    for signal in ["-TERM", "-INT"] {
+    for signal in ["-TERM", "-INT", "-HUP"] {
         let (scratch, _) = real();
         fs::create_dir(scratch.path("mnt")).unwrap();
         let mounted = Mounted { scratch };
