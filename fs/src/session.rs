@@ -333,7 +333,7 @@ impl Prepared {
 const READY: &[u8] = b"\0ready";
 
 fn mount_error(mountpoint: &Path, allow_other: bool, error: &io::Error) -> SessionError {
-    let mut message = format!("{}: cannot be mounted on: {}", mountpoint.display(), without_code(error));
+    let mut message = format!("{}: cannot be mounted on: {}", mountpoint.display(), without_code(error).trim_end());
     if error.kind() == io::ErrorKind::NotFound {
         message += "\nusers other than root need the program `fusermount3` (package fuse3)";
     } else if allow_other {

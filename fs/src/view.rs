@@ -23,6 +23,7 @@ use bigsmall_codec::Stored;
 use bigsmall_codec::container::EXTENSION;
 use bigsmall_codec::upstream::{HUB_INDEX, LOADER_INDEX, ORIGINAL_NAME, TensorCache};
 use rayon::prelude::*;
+use rustix::fs::{FsWord, statfs};
 
 use crate::containers::{Containers, Facts, Identity, Opened};
 use crate::nodes::Behind;
@@ -30,6 +31,9 @@ use crate::ways::Ways;
 
 /// The bytes that programs expect the name of a file to have at most.
 const LONGEST_NAME: usize = 255;
+
+/// The type of file systems that put layers together, in which files have the devices and inodes of their layers, and directories do not say which.
+const OVERLAY_FS: FsWord = 0x794c_7630;
 
 /// Entries of a directory that one thread lists faster than others wake up.
 const LISTED_ALONE: usize = 32;
@@ -190,7 +194,7 @@ impl View {
             return Ok(vec![virtual_name(single_name(container, &opened), &opened.metadata)]);
         }
         self.ways.check(dir)?;
-        let device = fs::metadata(dir)?.dev();
+        let device = device_of_files(dir)?;
         let entries = fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
         let shown_of = |entry| self.shown(dir, device, entry).transpose();
         let mut shown = if entries.len() < LISTED_ALONE {
@@ -203,23 +207,24 @@ impl View {
         Ok(shown)
     }
 
-    /// What the mount shows of an entry of the source's directory `dir`, which is on `device`; `None` if the entry vanished.
-    fn shown(&self, dir: &Path, device: u64, entry: &fs::DirEntry) -> io::Result<Option<Shown>> {
+    /// What the mount shows of an entry of the source's directory `dir`, whose files are on `device` if that is known; `None` if the
+    /// entry vanished.
+    fn shown(&self, dir: &Path, device: Option<u64>, entry: &fs::DirEntry) -> io::Result<Option<Shown>> {
         let (name, Ok(file_type)) = (entry.file_name(), entry.file_type()) else { return Ok(None) };
         if let Some(facts) = self.shown_instead(dir, &name)? {
             // A link to a container shows the file, not the link.
             return Ok(facts.shown_name().map(|shown| virtual_name(shown.to_owned(), &facts.metadata)));
         }
         // Of most files all is known without asking for each.
-        let behind = if file_type.is_symlink() || self.recognise == Recognise::ByContent {
+        let behind = if !file_type.is_file() && !file_type.is_symlink() {
+            Behind::Place
+        } else if let Some(device) = device.filter(|_| file_type.is_file() && self.recognise == Recognise::ByName) {
+            Behind::Plain(device, entry.ino())
+        } else {
             let Ok(metadata) = entry.metadata() else { return Ok(None) };
             let recognised = self.recognised(&entry.path(), &name, &metadata)?;
             let version = |facts: Facts| Behind::Version(Identity::of(&facts.metadata));
             recognised.map_or_else(|| Behind::plain(&metadata), version)
-        } else if file_type.is_file() {
-            Behind::Plain(device, entry.ino())
-        } else {
-            Behind::Place
         };
         Ok(Some(Shown { name, file_type, behind }))
     }
@@ -297,6 +302,12 @@ impl View {
         let opened = self.containers.open(container, &self.metadata(container)?.0);
         opened.map_err(|error| io::Error::other(error.to_string()))
     }
+}
+
+/// The device of all files in the directory `dir` of the source; `None` if each may have one of its own.
+fn device_of_files(dir: &Path) -> io::Result<Option<u64>> {
+    let layered = statfs(dir)?.f_type == OVERLAY_FS;
+    Ok(if layered { None } else { Some(fs::metadata(dir)?.dev()) })
 }
 
 /// Whether a name is that of a container.

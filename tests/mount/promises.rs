@@ -91,6 +91,34 @@ fn inode_numbers_stay() {
 }
 
 #[test]
+fn layers_of_a_source_are_one_directory() {
+    let (scratch, original) = real();
+    for name in ["models/below.json", "upper/above.json", "upper/sub/inside.json"] {
+        scratch.write(name, "{}");
+    }
+    fs::create_dir(scratch.path("mnt")).unwrap();
+    symlink("below.json", scratch.path("models/link")).unwrap();
+    // As in a container: the layers are on different file systems, and neither tells of the other.
+    let script = "\
+        mkdir lower work source && mount -t tmpfs none lower && cp -a models/. lower && cp models/real.bs upper/again.bs &&
+        mkdir disk && mount -t tmpfs none disk && cp -a upper disk && mkdir disk/work &&
+        mount -t overlay -o lowerdir=lower,upperdir=disk/upper,workdir=disk/work none source &&
+        $BIGSMALL mount source mnt && cat mnt/real.safetensors mnt/again.safetensors > both &&
+        cd mnt && find . ! -type d -printf '%i %p\\n' | sort -k2 > ../stat && find . -type f,l | sort > ../names &&
+        python3 -c 'import os; [print(e.inode(), e.path) for d in (\".\", \"./sub\") for e in os.scandir(d) if not e.is_dir()]' | sort -k2 > ../listed &&
+        cd .. && $BIGSMALL umount mnt";
+    let mut command = scratch.command("unshare");
+    command.args(["--mount", "sh", "-c", script]).env("BIGSMALL", BIGSMALL);
+    let run = Run::from(command.output().unwrap());
+    assert_eq!((run.code, &*run.stderr), (0, ""));
+    assert!(scratch.read("both") == [&original[..], &original[..]].concat());
+    let text = |name: &str| String::from_utf8(scratch.read(name)).unwrap();
+    let names = "./above.json\n./again.safetensors\n./below.json\n./link\n./real.safetensors\n./sub/inside.json\n";
+    assert_eq!(text("names"), names);
+    assert_eq!(text("listed"), text("stat"), "what is listed has the number that it has");
+}
+
+#[test]
 fn nothing_can_be_written() {
     let (scratch, original) = real();
     let mounted = Mounted::new(scratch, "models");
