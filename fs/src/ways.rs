@@ -1,6 +1,7 @@
 //! Which ways through the source may be gone.
 //!
-//! None that a link leads into the mount itself: the process would ask itself, and wait for ever for a thread that is free. Links are therefore
+//! None that a link leads into the mount itself: the process would ask itself, and wait for ever for a thread that is free. Nor into another of our
+//! mounts, which may have a link that leads back. Links are therefore
 //! followed step by step, and each step is looked at before what lies beyond it. And if other users may look, none that they could not go by
 //! themselves: what is behind a directory that they may not enter does not appear because a link leads there.
 
@@ -16,6 +17,8 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, makedev, openat, openat2, readlinkat, statx,
 };
 use rustix::io::Errno;
+
+use crate::mounts::our_mounts;
 
 /// How many links one may lead to, as the kernel has it.
 const MOST_LINKS: u32 = 40;
@@ -41,7 +44,7 @@ impl Ways {
     /// When nothing can be known of the directory.
     pub fn lead_around(&self, mountpoint: &Path) -> io::Result<()> {
         let stat = statx(CWD, mountpoint, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS)?;
-        let _ = self.mount.set(makedev(stat.stx_dev_major, stat.stx_dev_minor));
+        let _ = self.mount.set(device_of(&stat));
         Ok(())
     }
 
@@ -62,16 +65,21 @@ impl Ways {
     /// Where a link leads at last: the path without any link in it.
     ///
     /// # Errors
-    /// `ELOOP` when it leads into the mount or nowhere for links, `EACCES` when it leads where others may not go; those of the source.
+    /// `ELOOP` when it leads into a mount of ours or nowhere for links, `EACCES` when it leads where others may not go; those of the source.
     pub fn follow(&self, link: &Path) -> io::Result<PathBuf> {
         let directory = OFlags::PATH | OFlags::CLOEXEC;
         let open = |path: &OsStr| openat(CWD, path, directory, Mode::empty());
         let mut at = open(link.parent().unwrap_or(Path::new("/")).as_os_str())?;
+        let mut device = device_of(&self.look(&at)?);
         let mut rest = vec![link.file_name().unwrap_or_default().to_owned()];
         let mut links = 0;
         while let Some(name) = rest.pop() {
             let next = openat(&at, &name, directory | OFlags::NOFOLLOW, Mode::empty())?;
             let stat = self.look(&next)?;
+            if device_of(&stat) != device && is_of_our_mounts(&stat) {
+                return Err(Errno::LOOP.into());
+            }
+            device = device_of(&stat);
             match FileType::from_raw_mode(stat.stx_mode.into()) {
                 FileType::Symlink => {
                     links += 1;
@@ -97,11 +105,21 @@ impl Ways {
     /// What is known of a file, unless it is of the mount. The mount is not asked for it.
     fn look(&self, file: impl AsFd) -> io::Result<Statx> {
         let stat = statx(file, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS)?;
-        if self.mount.get() == Some(&makedev(stat.stx_dev_major, stat.stx_dev_minor)) {
+        if self.mount.get() == Some(&device_of(&stat)) {
             return Err(Errno::LOOP.into());
         }
         Ok(stat)
     }
+}
+
+fn device_of(stat: &Statx) -> u64 {
+    makedev(stat.stx_dev_major, stat.stx_dev_minor)
+}
+
+/// Whether a file is of a mount of this program, which has no device of hardware.
+fn is_of_our_mounts(stat: &Statx) -> bool {
+    let device = format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor);
+    stat.stx_dev_major == 0 && our_mounts().is_ok_and(|mounts| mounts.iter().any(|mount| mount.device == device))
 }
 
 /// The steps of a path, the last one first.
