@@ -29,7 +29,8 @@ show() { # MODEL FOLDER
     cp -r "$1" "$2/altered"
     first=$(find "$2/altered" -name '*.safetensors' | sort | head -n 1)
     # In the middle of the file, and in the exponent: a converter to F16 rounds off the last bits of F32.
-    at=$(($(stat -c %s "$first") / 8 * 4 + 3))
+    at=$(($(stat -c %s "$first") / 2))
+    at=$((at - at % 4 + 3))
     byte=$(od -An -tu1 -j "$at" -N 1 "$first")
     printf '%b' "\\x$(printf %x $((byte ^ 16)))" | dd of="$first" bs=1 seek="$at" conv=notrunc status=none
 }
