@@ -18,7 +18,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -69,6 +69,8 @@ impl Store<'_> {
 struct Flight {
     outcome: Mutex<Option<Outcome>>,
     landed: Condvar,
+    /// Bytes that those who wait for it will have been handed out; changed under the lock of the cache's state.
+    handed_out: AtomicUsize,
 }
 
 /// A chunk that is kept.
@@ -251,6 +253,7 @@ impl ChunkCache {
             self.counters.hits.fetch_add(1, Ordering::Relaxed);
             bytes
         } else if let Some(flight) = state.flights.get(&key).cloned() {
+            flight.handed_out.fetch_add(store.handed_out(&wanted), Ordering::Relaxed);
             drop(state);
             self.counters.hits.fetch_add(1, Ordering::Relaxed);
             flight.wait()?
@@ -258,35 +261,30 @@ impl ChunkCache {
             drop(state);
             return self.decode(store, chunk, out).map_err(Arc::new);
         } else {
-            let flight = Arc::new(Flight::default());
+            let flight = Arc::new(Flight { handed_out: store.handed_out(&wanted).into(), ..Flight::default() });
             state.flights.insert(key, Arc::clone(&flight));
             let buffer = state.spare.pop().unwrap_or_default();
             state.last_len = len;
             drop(state);
-            self.fly(store, chunk, &flight, buffer, len, store.handed_out(&wanted))?
+            self.fly(store, chunk, &flight, buffer, len)?
         };
         out.copy_from_slice(&bytes[wanted]);
         self.give_back(bytes);
         Ok(())
     }
 
-    /// Decodes a chunk of `len` bytes for all who wait for `flight`, and keeps it.
-    fn fly(
-        &self,
-        store: Store<'_>,
-        chunk: ChunkIndex,
-        flight: &Flight,
-        mut buffer: Vec<u8>,
-        len: usize,
-        wanted: usize,
-    ) -> Outcome {
+    /// Decodes a chunk of `len` bytes for all who wait for `flight`, and keeps it unless they are handed out all of it.
+    fn fly(&self, store: Store<'_>, chunk: ChunkIndex, flight: &Flight, mut buffer: Vec<u8>, len: usize) -> Outcome {
         let key = (store.file, chunk);
         let outcome = make_room(&mut buffer, len).and_then(|()| self.decode(store, chunk, &mut buffer));
         let outcome = outcome.map(|()| Arc::new(buffer)).map_err(Arc::new);
         let mut state = lock(&self.state);
         state.flights.remove(&key);
-        if let Ok(bytes) = &outcome {
-            self.keep(&mut state, key, Kept { bytes: Arc::clone(bytes), handed_out: wanted });
+        let handed_out = flight.handed_out.load(Ordering::Relaxed);
+        if let Ok(bytes) = &outcome
+            && handed_out < len
+        {
+            self.keep(&mut state, key, Kept { bytes: Arc::clone(bytes), handed_out });
         }
         drop(state);
         flight.land(outcome.clone());
@@ -325,15 +323,15 @@ impl ChunkCache {
 
     /// Takes back what was handed out, in case that it was the last use of a chunk that is not kept any more.
     fn give_back(&self, bytes: Arc<Vec<u8>>) {
-        if Arc::strong_count(&bytes) == 1 {
-            recycle_chunk(&mut lock(&self.state), bytes);
+        if let Some(buffer) = Arc::into_inner(bytes) {
+            recycle(&mut lock(&self.state), buffer);
         }
     }
 }
 
 /// Keeps the buffer of a chunk that nobody uses for the next one.
 fn recycle_chunk(state: &mut State, bytes: Arc<Vec<u8>>) {
-    if let Ok(buffer) = Arc::try_unwrap(bytes) {
+    if let Some(buffer) = Arc::into_inner(bytes) {
         recycle(state, buffer);
     }
 }
@@ -519,6 +517,25 @@ mod tests {
         });
         assert_eq!(original.decoded(), 1);
         assert_eq!(cache.counts().hits, 15);
+    }
+
+    #[test]
+    fn a_chunk_that_two_readers_share_is_not_kept_when_both_have_their_parts() {
+        let cache = ChunkCache::new(1000);
+        let original = Counting { takes: Duration::from_millis(50), ..Counting::new(100) };
+        let barrier = Barrier::new(2);
+        thread::scope(|scope| {
+            for offset in [0, 50] {
+                let (cache, original, barrier) = (&cache, &original, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    read(cache, original, offset, 50);
+                });
+            }
+        });
+        assert_eq!((original.decoded(), cache.counts().hits), (1, 1));
+        assert_eq!(cache.usage().0, 0);
+        assert_eq!(lock(&cache.state).spare.len(), 1, "its buffer is for the next one");
     }
 
     #[test]
