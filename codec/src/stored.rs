@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::Progress;
-use crate::container::{CodecUsage, Container};
+use crate::container::{CodecUsage, Container, first_bytes, is_container};
 use crate::decompress::decompress;
 use crate::error::{Error, Result};
 use crate::original::{ChunkIndex, Grid, Original, PlainFile};
@@ -111,7 +111,7 @@ impl Stored {
     /// # Errors
     /// As [`open`](Stored::open).
     pub fn from_file(file: PlainFile, path: &Path, cache: &Arc<TensorCache>) -> Result<Stored> {
-        match upstream::is_upstream(&start(&file)?) {
+        match upstream::is_upstream(&first_bytes(&file)?) {
             true => UpstreamFile::from_file(file, path, cache).map(|file| Stored::Upstream(file.into())),
             false => Container::from_file(file, path).map(|file| Stored::Container(file.into())),
         }
@@ -123,9 +123,9 @@ impl Stored {
     /// As [`open`](Stored::open).
     pub fn from_protected_file(file: PlainFile, path: &Path, cache: &Arc<TensorCache>) -> Result<Stored> {
         // The sidecar tells what a file is whose beginning is lost.
-        let start = start(&file)?;
+        let start = first_bytes(&file)?;
         let is_upstream = upstream::is_upstream(&start)
-            || !Container::begins(&start) && PackageParity::is_one(&sidecar_path(path)).unwrap_or(false);
+            || !is_container(&start) && PackageParity::is_one(&sidecar_path(path)).unwrap_or(false);
         match is_upstream {
             true => UpstreamFile::from_protected_file(file, path, cache).map(|file| Stored::Upstream(file.into())),
             false => Container::from_protected_file(file, path).map(|file| Stored::Container(file.into())),
@@ -158,8 +158,8 @@ impl Stored {
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) when it cannot be read.
     pub fn is_stored(path: &Path) -> Result<bool> {
-        let start = start(&PlainFile::open(path)?)?;
-        Ok(upstream::is_upstream(&start) || Container::begins(&start))
+        let start = first_bytes(&PlainFile::open(path)?)?;
+        Ok(upstream::is_upstream(&start) || is_container(&start))
     }
 
     /// The name that the original had. The Python package does not record it, and writes safetensors files alone.
@@ -329,13 +329,6 @@ impl Stored {
             Stored::Upstream(file) => &**file,
         }
     }
-}
-
-/// The first bytes of a file, by which forms are told apart.
-fn start(file: &PlainFile) -> Result<Vec<u8>> {
-    let mut start = vec![0; file.len().min(Container::START_LEN) as usize];
-    file.read_at(0, &mut start)?;
-    Ok(start)
 }
 
 impl Original for Stored {

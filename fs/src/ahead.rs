@@ -8,7 +8,7 @@
 use std::mem;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use rayon::ThreadPoolBuilder;
 
 use crate::cache::{ChunkCache, FileId, Offer};
 use crate::containers::Opened;
+use crate::lock::lock;
 
 /// Bytes that are read in sequence before it is worth starting the device.
 const IN_SEQUENCE: u64 = 2 << 20;
@@ -137,7 +138,7 @@ impl Ahead {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -13,7 +13,7 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bigsmall_codec::container::EXTENSION;
@@ -23,6 +23,7 @@ use lru::LruCache;
 
 use crate::cache::{ChunkCache, Reader, Store};
 use crate::containers::{Containers, Identity, Opened};
+use crate::lock::lock;
 use crate::models::{Depth, ModelFiles, Part, in_directory};
 
 /// How many patches are kept open with their bases.
@@ -108,7 +109,7 @@ impl Bases {
 
     /// The patch `opened`, which lies at `path`, over its base, if that is known by now.
     pub fn known(&self, path: &Path, opened: &Opened) -> Option<Outcome> {
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.known);
         let known = all.get(path).filter(|known| known.patch == Identity::of(&opened.metadata))?;
         let (outcome, since) = (known.outcome.clone(), known.since);
         drop(all);
@@ -120,14 +121,14 @@ impl Bases {
 
     /// The files that the patch at `path` is read with; none if that is not known.
     pub fn files(&self, path: &Path) -> Vec<PathBuf> {
-        let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = lock(&self.known);
         let complete = all.peek(path).and_then(|known| known.outcome.as_ref().ok());
         complete.into_iter().flat_map(|complete| &complete.files).map(|(path, _)| path.clone()).collect()
     }
 
     /// The patch over its base, which is looked for. This may take a while; only one search is done at a time.
     pub fn find(&self, path: &Path, opened: &Opened) -> Outcome {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refused = lock(&self.refused);
         // Somebody else may have searched meanwhile.
         if let Some(outcome) = self.known(path, opened) {
             return outcome;
@@ -143,7 +144,7 @@ impl Bases {
             Err(why) => tracing::warn!("{}: {why}", path.display()),
         }
         let known = Known { patch: Identity::of(&opened.metadata), outcome: outcome.clone(), since: Instant::now() };
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).put(path.to_owned(), known);
+        lock(&self.known).put(path.to_owned(), known);
         outcome.map(|complete| complete.opened)
     }
 

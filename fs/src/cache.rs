@@ -19,11 +19,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bigsmall_codec::{ChunkIndex, Error, ErrorKind, Original, make_room};
 use lru::LruCache;
+
+use crate::lock::lock;
 
 /// What an original is called in the cache: given once to each opening of each version of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -130,11 +132,6 @@ pub struct ChunkCache {
     capacity: u64,
     state: Mutex<State>,
     counters: Counters,
-}
-
-/// What is poisoned here is never inconsistent: each critical section changes one thing at a time.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ChunkCache {

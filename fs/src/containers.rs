@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use bigsmall_codec::container::shown_name;
 use bigsmall_codec::patch::{Base, BaseRecord};
@@ -20,6 +20,7 @@ use lru::LruCache;
 use rustix::process::{Resource, getrlimit};
 
 use crate::cache::FileId;
+use crate::lock::lock;
 
 /// How many containers are kept open between uses at most. Each costs a file descriptor and its index; those in use by open
 /// files stay open however many they are.
@@ -170,11 +171,6 @@ impl Facts {
     }
 }
 
-/// The number of the system's error that an error comes from.
-fn raw_error(error: &Error) -> Option<i32> {
-    error.io_error()?.raw_os_error()
-}
-
 /// The outcome of opening a file as a container: the container, or why it is none.
 type Outcome = Result<Opened, Arc<Error>>;
 
@@ -237,7 +233,7 @@ impl Containers {
         }
         match self.open(path, metadata) {
             Ok(opened) => Ok(Some(Facts::of(path, &opened))),
-            Err(error) => match raw_error(&error) {
+            Err(error) => match error.io_error().and_then(io::Error::raw_os_error) {
                 Some(errno @ (libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => Err(io::Error::from_raw_os_error(errno)),
                 _ => Ok(None),
             },
@@ -315,10 +311,6 @@ impl Containers {
         // It decodes to the same whatever its base is read from.
         Ok(Opened { original: Arc::new(original), id: opened.id, metadata: Arc::clone(&opened.metadata) })
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Default for Containers {

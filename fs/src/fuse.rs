@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +25,7 @@ use crate::ahead::Ahead;
 use crate::bases::{Bases, Outcome};
 use crate::cache::{ChunkCache, Reader, Store};
 use crate::containers::{Identity, Opened};
+use crate::lock::lock;
 use crate::nodes::{Behind, Nodes, ROOT, Version};
 use crate::stats::{Counting, STATS_ATTRIBUTE};
 use crate::view::{Entry, Kind, Shown, View};
@@ -133,7 +134,7 @@ struct OpenFiles {
 
 impl OpenFiles {
     fn handles(&self) -> MutexGuard<'_, HashMap<u64, Arc<Handle>>> {
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.handles)
     }
 
     fn keep(&self, handle: Handle) -> FileHandle {
@@ -160,7 +161,7 @@ struct Mount {
 
 impl Mount {
     fn nodes(&self) -> MutexGuard<'_, Nodes> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.nodes)
     }
 
     fn handle(&self, number: FileHandle) -> Result<Arc<Handle>, Errno> {

@@ -8,6 +8,7 @@ pub mod bases;
 pub mod cache;
 pub mod containers;
 mod fuse;
+mod lock;
 pub mod models;
 pub mod mounts;
 mod nodes;

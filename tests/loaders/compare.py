@@ -3,6 +3,7 @@
 Exit codes: 0 the same to the bit, 3 different (so that a difference cannot be confused with Python's 1 for a crash).
 """
 
+import hashlib
 import multiprocessing
 import os
 import sys
@@ -75,3 +76,8 @@ def bits(tensor):
     import torch
 
     return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def described(tensors):
+    """Of each tensor what cannot be the same by chance; they are looked at as they come, since buffers are used again."""
+    return {name: (str(t.dtype), tuple(t.shape), hashlib.sha256(bits(t).numpy()).hexdigest()) for name, t in tensors}

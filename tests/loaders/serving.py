@@ -4,7 +4,6 @@
 text does so, any other embeds; both are given token ids, so no tokenizer is needed.
 """
 
-import hashlib
 import os
 import sys
 
@@ -12,7 +11,7 @@ import sys
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 
 import torch
-from compare import apart, bits, different, directories, forget, same_by_all, weight_files
+from compare import apart, described, different, directories, forget, same_by_all, weight_files
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 from vllm import LLM, SamplingParams
 from vllm.model_executor.model_loader import get_model_loader
@@ -58,8 +57,7 @@ def weights(llm):
     loader = get_model_loader(config.load_config)
 
     def read(model):
-        tensors = loader.get_all_weights(config.model_config, model)
-        return {name: (str(t.dtype), tuple(t.shape), hashlib.sha256(bits(t).numpy()).hexdigest()) for name, t in tensors}
+        return described(loader.get_all_weights(config.model_config, model))
 
     return llm.apply_model(read)[0]
 

@@ -1,10 +1,9 @@
 """Streamers of safetensors files, which read by many threads or queues and past the page cache: Run:ai Model Streamer by each of
 its strategies, and fastsafetensors without a GPU. Every tensor is compared with the plain file."""
 
-import hashlib
 import os
 
-from compare import apart, bits, directories, forget, same_by_all, weight_files
+from compare import apart, described, directories, forget, same_by_all, weight_files
 from safetensors.torch import load_file
 
 # What is in the environment decides how they read.
@@ -16,11 +15,6 @@ WAYS = {
     "fastsafetensors direct": {"FASTSAFETENSORS_ODIRECT": "1"},
     "fastsafetensors buffered": {"FASTSAFETENSORS_ODIRECT": "0"},
 }
-
-
-def described(tensors):
-    """Of each tensor what cannot be the same by chance; they are looked at as they come, since buffers are used again."""
-    return {name: (t.dtype, tuple(t.shape), hashlib.sha256(bits(t).numpy()).hexdigest()) for name, t in tensors}
 
 
 def runai(paths):

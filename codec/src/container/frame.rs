@@ -7,7 +7,7 @@
 use super::index::Sections;
 use crate::checksum::checksum;
 use crate::error::{Error, ErrorKind, Result};
-use crate::original::Original;
+use crate::original::{Original, PlainFile};
 use crate::wire::{Put, Reader};
 
 /// What a container starts with. The first byte is not ASCII and line ends are included, so that a transfer that
@@ -136,7 +136,17 @@ pub(crate) struct Frame {
     pub(crate) data_end: u64,
 }
 
-/// Whether these first bytes of a file are those of a container.
+/// The first bytes of a file, by which it is told what it is.
+///
+/// # Errors
+/// [`ErrorKind::Io`](crate::ErrorKind::Io) when they cannot be read.
+pub(crate) fn first_bytes(file: &PlainFile) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; file.len().min(PREAMBLE_LEN) as usize];
+    file.read_at(0, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Whether these [first bytes](first_bytes) of a file are those of a container.
 pub(crate) fn is_container(start: &[u8]) -> bool {
     start.starts_with(&MAGIC)
 }

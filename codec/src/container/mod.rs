@@ -16,6 +16,7 @@ pub use crate::chunk::Codec;
 pub use crate::quantised::BlockType;
 pub use crate::split::Element;
 pub use frame::{VERSION, Version};
+pub(crate) use frame::{first_bytes, is_container};
 pub use graft::{Grafted, graft};
 pub use index::Tensor;
 #[cfg(feature = "cuda")]

@@ -171,18 +171,7 @@ impl Container {
     /// # Errors
     /// [`ErrorKind::Io`] when it cannot be read.
     pub fn is_container(path: &Path) -> Result<bool> {
-        let file = PlainFile::open(path)?;
-        let mut start = vec![0; file.len().min(Container::START_LEN) as usize];
-        file.read_at(0, &mut start)?;
-        Ok(Container::begins(&start))
-    }
-
-    /// The bytes at the start of a file that tell whether it is a container.
-    pub(crate) const START_LEN: u64 = PREAMBLE_LEN;
-
-    /// Whether these first [`START_LEN`](Container::START_LEN) bytes of a file are those of a container.
-    pub(crate) fn begins(start: &[u8]) -> bool {
-        frame::is_container(start)
+        Ok(frame::is_container(&frame::first_bytes(&PlainFile::open(path)?)?))
     }
 
     /// The version of the format that the container is written in.
